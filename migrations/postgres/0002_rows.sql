@@ -86,7 +86,7 @@ create table session_activity (
     version        bigint not null,
     head           bigint not null,
     hash           bytea    not null
-);
+) with (fillfactor = 50);                   -- room in each page for what is written again and again: no index changes with it
 
 -- What a session connected with. The personal columns are erasable with the event's `personal`.
 create table session_detail (

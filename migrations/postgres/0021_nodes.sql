@@ -12,7 +12,7 @@ create table log_head (
     last_session_id uuid   not null,
     last_revocation bigint not null,
     last_principal  bigint not null
-);
+) with (fillfactor = 10);                   -- written with each commit, in its one page
 insert into log_head values
     (1, 0, 0, 0, decode(repeat('00', 32), 'hex'), 0, '00000000-0000-0000-0000-000000000000', 0, 0);
 
@@ -30,5 +30,6 @@ create table log_commit (
     last_principal  bigint not null,
     lifecycle       bigint,                 -- position of its last event that is no activity
     committed_at    bigint not null,
-    changes         text   not null         -- JSON
+    changes         bytea  not null         -- JSON, as a zstd frame
 );
+alter table log_commit alter column changes set storage external;   -- what is compressed once is not compressed again

@@ -262,9 +262,11 @@ impl Task {
         }
         match self.attempt(&mut units, true).await {
             Ok(cut_off) => answer(units, cut_off),
-            // Nothing of the batch was written. A full disk is full for everyone; anything else may be one unit's
-            // fault, so each gets its own try.
+            // Nothing of the batch was written, unless the error says otherwise. A full disk is full for everyone; anything
+            // else may be one unit's fault, so each gets its own try.
             Err(StoreError::Full) => self.refuse_for_want_of_space(units),
+            // Any of it may have been written: a second try could be a second time. If it was, the next turn brings it.
+            Err(error @ StoreError::Unknown(_)) => refuse(units, &error),
             Err(_) if units.len() > 1 => {
                 for unit in units {
                     let mut alone = vec![unit];
@@ -403,6 +405,7 @@ fn measure(batch: &sessiond_store::Batch, took: Duration, error: Option<&StoreEr
             StoreError::Full => "full",
             StoreError::Broken(_) | StoreError::Corrupt(_) | StoreError::Raced(_) => "broken",
             StoreError::Damaged { .. } => "damaged",
+            StoreError::Unknown(_) => "unknown",
             StoreError::Failed(_) => "failed",
         };
         metrics::counter!(meter::STORE_ERRORS, "kind" => kind).increment(1);

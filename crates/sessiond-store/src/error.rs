@@ -24,6 +24,11 @@ pub enum StoreError {
     /// Something that this release cannot read, at a position of the log (0: not in the log). All else can be read.
     #[error("damaged at position {position}: {what}")]
     Damaged { position: i64, what: String },
+    /// Nobody knows whether it was written: the answer was lost, and so is whoever could be asked. It must not be tried again,
+    /// which might be a second time. If it was written, the next [`Turn`](crate::Turn) says so, as of any commit that was
+    /// missed.
+    #[error("the database was lost, and nobody knows whether it has written this: {0}")]
+    Unknown(String),
     /// Any other failure; nothing was written, and it may be tried again.
     #[error("the database failed: {0}")]
     Failed(String),

@@ -8,6 +8,7 @@ mod answers;
 pub mod block;
 pub mod called;
 pub mod check;
+mod erased;
 mod error;
 mod migrate;
 mod open;
@@ -16,6 +17,7 @@ pub mod row;
 pub mod seam;
 mod session;
 pub mod sqlite;
+mod tables;
 mod values;
 
 pub use error::StoreError;

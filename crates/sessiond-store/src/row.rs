@@ -82,6 +82,27 @@ pub struct LogHead {
 }
 
 impl LogHead {
+    /// Where the log stands after a batch that does not say it.
+    pub(crate) fn after(mut self, batch: &Batch) -> Self {
+        if let Some(last) = batch.events.last() {
+            self.position = last.recorded.position;
+            self.recorded_at = last.recorded.recorded_at;
+            self.commit_hash = last.commit_hash.unwrap_or_default();
+        }
+        if let Some(session) = batch.sessions.last().filter(|session| session.number > self.last_session) {
+            (self.last_session, self.last_session_id) = (session.number, session.id);
+        }
+        for revocation in batch.streams.iter().filter_map(Revocation::of) {
+            self.last_revocation = self.last_revocation.max(revocation.number.0);
+        }
+        for side in &batch.side {
+            if let SideWrite::Principal(principal) = side {
+                self.last_principal = self.last_principal.max(principal.number.0);
+            }
+        }
+        self
+    }
+
     /// Takes what organizations remember of the last session that they let go, whose row is not there any more.
     pub(crate) fn after_letting_go(&mut self, streams: &[AnyStream]) {
         for let_go in streams.iter().filter_map(Organization::of).map(|one| &one.let_go) {

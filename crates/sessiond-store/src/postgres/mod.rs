@@ -1,12 +1,21 @@
 //! PostgreSQL behind the seam: a connection that writes, some that read, and what only a store needs that several processes
 //! may write to: the append lock, the head of the log as a row, each commit's changes.
 
+mod alone;
+mod beside;
 mod directory;
 mod error;
+mod head;
+mod health;
+mod insert;
+mod letting_go;
+mod link;
 mod log;
 mod look;
 mod outbox;
+mod people;
 mod retention;
+mod rows;
 mod sealed;
 mod secrets;
 mod servers;
@@ -14,6 +23,9 @@ mod session;
 mod sessions;
 mod start;
 mod store;
+mod streams;
+mod webhooks;
+mod writer;
 
 use std::sync::Arc;
 
@@ -24,6 +36,7 @@ use crate::migrate::migrate;
 use crate::seam::{Open, OpenJournals, Store};
 use servers::Servers;
 use store::PgStore;
+use writer::PgWriter;
 
 pub(crate) use error::meaning;
 pub(crate) use look::look;
@@ -33,9 +46,9 @@ static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/po
 pub(crate) async fn open(url: &str) -> Result<Open, StoreError> {
     let servers = Servers::of(url)?;
     let options = migrated(&servers).await?;
-    // Here `PgWriter::open(options)` makes the writer.
-    let _store = Arc::new(PgStore::open(servers, options));
-    Err(StoreError::Failed("PostgreSQL can be read, and not be written to yet".to_owned()))
+    let writer = PgWriter::open(options.clone()).await?;
+    let store = Arc::new(PgStore::open(servers, options));
+    Ok(Open { writer: Box::new(writer), store })
 }
 
 pub(crate) async fn open_to_look(url: &str) -> Result<Arc<dyn Store>, StoreError> {
@@ -46,7 +59,7 @@ pub(crate) async fn open_journals(url: &str) -> Result<OpenJournals, StoreError>
     let servers = Servers::of(url)?;
     let _options = migrated(&servers).await?;
     // Here `PgJournalWriter::open(options)` and `PgJournals::open(servers)` make the journals, in the same database.
-    Err(StoreError::Failed("journals cannot be kept in PostgreSQL yet".to_owned()))
+    Err(StoreError::Corrupt("journals cannot be kept in PostgreSQL yet".to_owned()))
 }
 
 /// Brings the database to this release's form, one process at a time, and says where its primary is.

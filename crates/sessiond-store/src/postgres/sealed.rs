@@ -2,7 +2,7 @@
 
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
-use sqlx::postgres::PgRow;
+use sqlx::postgres::{PgConnection, PgRow};
 use uuid::Uuid;
 
 use super::store::{PgStore, pages};
@@ -42,4 +42,25 @@ fn by_id(kind: SealedFor, row: &PgRow) -> Result<(Uuid, Sealed), StoreError> {
 
 fn by_number(kind: SealedFor, row: &PgRow) -> Result<(i64, Sealed), StoreError> {
     Ok((row.integer("number")?, sealed(kind, row)?))
+}
+
+/// Puts bytes in the place of one, by the public id.
+fn update(kind: SealedFor) -> &'static str {
+    match kind {
+        SealedFor::Webhook => "update webhook_secret set sealed = $1 where id = $2",
+        SealedFor::WebhookBefore => "update webhook_secret set before = $1 where id = $2",
+        SealedFor::Machine => "update machine_secret set sealed = $1 where id = $2",
+        SealedFor::McpSession => {
+            "update mcp_session set sealed = $1 where session = (select number from session where id = $2)"
+        }
+        SealedFor::Upstream => {
+            "update upstream_secret set sealed = $1 \
+             where application = (select number from application where id = $2)"
+        }
+    }
+}
+
+pub(super) async fn reseal(connection: &mut PgConnection, sealed: &Sealed) -> Result<(), StoreError> {
+    sqlx::query(update(sealed.kind)).bind(&sealed.bytes).bind(sealed.id).execute(connection).await?;
+    Ok(())
 }

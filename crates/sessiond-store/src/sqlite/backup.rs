@@ -12,7 +12,7 @@ use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
 
-use super::rebuild::ROWS;
+use crate::tables::ROWS;
 use super::{MIGRATIONS, journals, location, options};
 use crate::StoreError;
 use crate::migrate::migrate;

@@ -1,15 +1,14 @@
 //! What stands beside the log, written and erased: secrets, people, outcomes.
 
-use sessiond_core::chain::body_digest;
 use sessiond_core::idempotency::{KEPT, RecordedOutcome};
 use sessiond_core::ids::{Position, PrincipalNumber, SessionNumber};
-use sessiond_core::session::event::Connected;
 use sqlx::Row;
 
 use super::log::mark;
 use super::writer::SqliteWriter;
 use crate::StoreError;
 use crate::called;
+use crate::erased::without_names;
 use crate::row::SideWrite;
 
 impl SqliteWriter {
@@ -208,13 +207,10 @@ impl SqliteWriter {
         let row = sqlx::query(sql).bind(number.0).fetch_optional(&mut self.connection).await?;
         let Some(row) = row else { return Ok(()) };
         let (position, body): (i64, String) = (row.try_get(0)?, row.try_get(1)?);
-        let connected: Result<Connected, _> = serde_json::from_str(&body);
-        let Some(erased) = connected.ok().and_then(|connected| connected.erased()) else { return Ok(()) };
-        // Plain data with string keys: serializing it cannot fail.
-        let erased = serde_json::to_string(&erased).unwrap_or_default();
+        let Some((erased, digest)) = without_names(&body) else { return Ok(()) };
         sqlx::query("update event set body = ?, body_digest = ? where position = ?")
             .bind(erased)
-            .bind(body_digest(&body).as_slice())
+            .bind(digest.as_slice())
             .bind(position)
             .execute(&mut self.connection)
             .await?;

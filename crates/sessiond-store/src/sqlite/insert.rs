@@ -14,6 +14,7 @@ use sqlx::{Arguments, Encode, Sqlite, SqliteConnection, Type};
 use crate::StoreError;
 use crate::check::throughput_text;
 use crate::row::{Detail, Entry, SessionActivity};
+use crate::tables::session_state;
 
 /// Rows of one statement come in these numbers, so that few statements are ever prepared.
 const LARGEST: usize = 256;
@@ -199,15 +200,6 @@ pub(super) fn bind_event(bound: &mut Bound, entry: &Entry) {
         .add(entry.commit_hash.as_ref().map(|hash| hash.as_slice()));
 }
 
-/// `session.state`: 2 live, 1 live but announced as expired, 0 ended.
-pub(super) fn state(session: &Session) -> i64 {
-    match (session.ended, session.announced()) {
-        (Some(_), _) => 0,
-        (None, true) => 1,
-        (None, false) => 2,
-    }
-}
-
 pub(super) fn bind_session(bound: &mut Bound, session: &Session) {
     bound
         .add(session.number.0)
@@ -218,7 +210,7 @@ pub(super) fn bind_session(bound: &mut Bound, session: &Session) {
         .add(session.owner.kind as i64)
         .add(session.owner.id)
         .add(session.kind.word())
-        .add(state(session))
+        .add(session_state(session))
         .add(i64::from(session.policy.idle_after))
         .add(i64::from(session.policy.stale_after))
         .add(i64::from(session.policy.absolute_lifetime))

@@ -42,7 +42,7 @@ pub(crate) use backup::{backup, backup_journals, restore};
 pub(crate) use error::meaning;
 pub(crate) use look::look;
 pub(crate) use rebuild::rebuild;
-pub use retention::OF_SESSIONS;
+pub use crate::tables::OF_SESSIONS;
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/sqlite");
 

@@ -8,22 +8,7 @@ use super::writer::SqliteWriter;
 use super::{space, wal};
 use crate::check::{Fault, LogCheck, PAGE, Progress, Report};
 use crate::row::Batch;
-
-/// The tables of what the log has made; all others hold the log, or what stands beside it.
-pub(super) const ROWS: [&str; 9] = [
-    "organization",
-    "application",
-    "service_account",
-    "session",
-    "session_activity",
-    "session_detail",
-    "revocation",
-    "item",
-    "let_go_resource",
-];
-
-/// Sessions written at a time.
-const CHUNK: usize = 2_048;
+use crate::tables::{ROWS, next_chunk};
 
 /// Makes every row and every index again.
 pub(crate) async fn rebuild(url: &str, progress: Progress<'_>) -> Result<Report, Fault> {
@@ -64,22 +49,11 @@ impl SqliteWriter {
         let report = log.report();
         self.add_to_resources(&log.resources()).await?;
         let mut rest = log.into_rows();
-        while let Some(batch) = next(&mut rest) {
+        while let Some(batch) = next_chunk(&mut rest) {
             self.write(&batch, &batch.activity).await?;
         }
         self.mark("settled", report.position).await?;
         whole(&mut self.connection).await?;
         Ok(report)
     }
-}
-
-/// The next chunk of rows; none when there are no more.
-fn next(rest: &mut impl Iterator<Item = Batch>) -> Option<Batch> {
-    let mut chunk = rest.next()?;
-    for row in rest.take(CHUNK) {
-        chunk.streams.extend(row.streams);
-        chunk.sessions.extend(row.sessions);
-        chunk.activity.extend(row.activity);
-    }
-    Some(chunk)
 }

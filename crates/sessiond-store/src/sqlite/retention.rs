@@ -12,20 +12,9 @@ use super::log::mark;
 use super::store::SqliteStore;
 use super::writer::SqliteWriter;
 use crate::seam::{Cut, EndedBefore, Foldable, FoldableEvent, Log, Retention};
+use crate::tables::{OF_SESSIONS, stretches};
 use crate::values::{bytes32, count};
 use crate::{StoreError, answers};
-
-/// Every table that knows of a session by its number, with the column that has it. `tests/it/retention` walks the schema for
-/// others.
-pub const OF_SESSIONS: [(&str, &str); 7] = [
-    ("session", "number"),
-    ("session_activity", "number"),
-    ("session_detail", "number"),
-    ("session_token", "session"),
-    ("mcp_session", "session"),
-    ("confirmation", "session"),
-    ("idempotency", "session"),
-];
 
 /// An ended session's events, the newest first, over what was let go.
 const EVENTS: &str = "with recursive chain(position, hash, previous) as (\
@@ -264,16 +253,4 @@ impl SqliteWriter {
             .await?;
         Ok(())
     }
-}
-
-/// Commits as stretches of those that follow one another.
-fn stretches(commits: Vec<(i64, i64)>) -> Vec<(i64, i64)> {
-    let mut stretches: Vec<(i64, i64)> = Vec::new();
-    for (first, last) in commits {
-        match stretches.last_mut() {
-            Some(before) if before.1 + 1 == first => before.1 = last,
-            _ => stretches.push((first, last)),
-        }
-    }
-    stretches
 }

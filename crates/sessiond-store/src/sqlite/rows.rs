@@ -6,7 +6,7 @@ use sessiond_core::organization::Organization;
 use sessiond_core::revocation::Revocation;
 use sessiond_core::service_account::ServiceAccount;
 use sessiond_core::session::Session;
-use sessiond_core::streams::{AnyStream, Registered};
+use sessiond_core::streams::AnyStream;
 
 use super::insert::{
     ACTIVITY_ROW, APPLICATION, Bound, DETAIL, EVENT, ITEM, Insert, ORGANIZATION, PRINCIPAL, REVOCATION,
@@ -16,6 +16,7 @@ use super::writer::SqliteWriter;
 use crate::StoreError;
 use crate::check::chosen_text;
 use crate::row::{Batch, SessionActivity, SideWrite};
+use crate::tables::{has_own_table, of};
 
 impl SqliteWriter {
     /// Writes a batch, all but its activity, and those hot rows whose turn it is.
@@ -188,18 +189,4 @@ impl SqliteWriter {
             .await?;
         Ok(())
     }
-}
-
-fn of<S: Registered>(streams: &[AnyStream]) -> Vec<&S> {
-    streams.iter().filter_map(S::of).collect()
-}
-
-fn has_own_table(stream: &AnyStream) -> bool {
-    matches!(
-        stream,
-        AnyStream::Organization(_)
-            | AnyStream::Application(_)
-            | AnyStream::ServiceAccount(_)
-            | AnyStream::Revocation(_)
-    )
 }
