@@ -8,6 +8,7 @@ mod answers;
 pub mod block;
 pub mod called;
 pub mod check;
+mod doomed;
 mod erased;
 mod error;
 mod migrate;

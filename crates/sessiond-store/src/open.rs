@@ -57,10 +57,7 @@ pub async fn open_to_look(url: &str) -> Result<std::sync::Arc<dyn Store>, StoreE
 pub async fn rebuild(url: &str, progress: Progress<'_>) -> Result<Report, Fault> {
     match implementation(url)? {
         Implementation::Sqlite => sqlite::rebuild(url, progress).await,
-        Implementation::Postgres => {
-            Err(StoreError::Failed("the rows of a PostgreSQL database cannot be made again yet".to_owned())
-                .into())
-        }
+        Implementation::Postgres => postgres::rebuild(url, progress).await,
     }
 }
 

@@ -27,7 +27,7 @@ use sessiond_core::service_account::ServiceAccountCreated;
 use sessiond_core::stream::SecretRotated;
 use sessiond_core::token::AccessToken;
 use sessiond_core::webhook::WebhookCreated;
-use sessiond_store::{Batch, Check, McpSession, Open, SideWrite, StoreError, Writer};
+use sessiond_store::{Batch, Check, Commit, McpSession, Open, SideWrite, StoreError, Writer};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use uuid::Uuid;
 
@@ -42,10 +42,11 @@ struct Told {
 
 #[async_trait]
 impl Writer for Told {
-    async fn commit(&mut self, batch: &Batch) -> Result<(), StoreError> {
-        self.writer.commit(batch).await?;
-        self.commits.send(serde_json::to_string(&batch.changes).unwrap()).ok();
-        Ok(())
+    async fn turn<'writer>(
+        &'writer mut self,
+    ) -> Result<Box<dyn sessiond_store::Turn + 'writer>, StoreError> {
+        let turn = self.writer.turn().await?;
+        Ok(Box::new(Telling { turn, commits: self.commits.clone() }))
     }
 
     async fn maintain(&mut self) -> Result<(), StoreError> {
@@ -62,6 +63,28 @@ impl Writer for Told {
 
     async fn close(self: Box<Self>) -> Result<(), StoreError> {
         self.writer.close().await
+    }
+}
+
+struct Telling<'writer> {
+    turn: Box<dyn sessiond_store::Turn + 'writer>,
+    commits: UnboundedSender<String>,
+}
+
+#[async_trait]
+impl sessiond_store::Turn for Telling<'_> {
+    fn missed(&mut self) -> Vec<Commit> {
+        self.turn.missed()
+    }
+
+    fn now(&self) -> Option<Time> {
+        self.turn.now()
+    }
+
+    async fn commit(self: Box<Self>, batch: &Batch) -> Result<(), StoreError> {
+        self.turn.commit(batch).await?;
+        self.commits.send(serde_json::to_string(&batch.changes).unwrap()).ok();
+        Ok(())
     }
 }
 

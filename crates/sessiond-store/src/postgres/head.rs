@@ -2,13 +2,14 @@
 
 use sessiond_core::change::Change;
 use sessiond_core::ids::{Position, SessionNumber};
+use sessiond_core::streams::Registered;
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::Row;
 use uuid::Uuid;
 
 use crate::StoreError;
 use crate::row::{Batch, Commit, LogHead};
-use crate::values::time;
+use crate::values::{organization, time};
 
 /// Fast: changes are read once or never.
 const COMPRESSION: i32 = 1;
@@ -38,6 +39,25 @@ pub(super) fn log_head(row: &PgRow) -> Result<LogHead, StoreError> {
         last_revocation: row.try_get("last_revocation")?,
         last_principal: row.try_get("last_principal")?,
     })
+}
+
+/// What the rows say of where the log stands: what has to be in `log_head`, whatever is.
+pub(super) async fn made(connection: &mut PgConnection) -> Result<LogHead, StoreError> {
+    let sql = "select coalesce(e.position, 0) as position, coalesce(e.recorded_at, 0) as recorded_at, \
+               coalesce(e.commit_hash, decode(repeat('00', 32), 'hex')) as commit_hash, \
+               coalesce(s.number, 0) as last_session, \
+               coalesce(s.id, '00000000-0000-0000-0000-000000000000') as last_session_id, \
+               coalesce((select max(number) from revocation), 0) as last_revocation, \
+               coalesce((select max(number) from principal), 0) as last_principal \
+               from (select 1) as one \
+               left join (select * from event order by position desc limit 1) e on true \
+               left join (select number, id from session order by number desc limit 1) s on true";
+    let row = sqlx::query(sql).fetch_one(&mut *connection).await?;
+    let mut head = log_head(&row)?;
+    let rows = sqlx::query("select * from organization").fetch_all(connection).await?;
+    let organizations = rows.iter().map(|row| organization(row).map(Registered::any));
+    head.after_letting_go(&organizations.collect::<Result<Vec<_>, _>>()?);
+    Ok(head)
 }
 
 pub(super) fn commit(row: &PgRow) -> Result<Commit, StoreError> {

@@ -4,13 +4,12 @@ use std::future::Future;
 use std::io;
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
+use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Row};
 
+use super::servers::{CONNECTING, Servers};
 use crate::StoreError;
 
-/// How long making a connection may take, and what is asked on it before it is used.
-pub(super) const CONNECTING: Duration = Duration::from_secs(3);
 /// How long a statement may take that only ends or begins something.
 pub(super) const SHORTLY: Duration = Duration::from_secs(2);
 /// The longest name that a channel can have, in bytes.
@@ -30,10 +29,7 @@ const SETTINGS: &str = "select set_config(wanted.name, wanted.value, false) \
      ('standard_conforming_strings', 'on'), ('default_transaction_isolation', 'read committed')) as wanted (name, value) \
      where exists (select from pg_settings known where known.name = wanted.name)";
 
-const ABOUT: &str = "select pg_is_in_recovery() as standby, \
-     current_setting('transaction_read_only') = 'on' as read_only, \
-     current_setting('server_encoding') as encoding, \
-     current_schema()::text as schema, \
+const ABOUT: &str = "select current_schema()::text as schema, \
      hashtextextended('sessiond turn ' || current_schema(), 0) as turn_key, \
      hashtextextended('sessiond writer ' || current_schema(), 0) as writer_key, \
      pg_backend_pid() as process";
@@ -73,39 +69,18 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Makes a connection, and makes sure of what is at its other end.
-    pub(super) async fn make(
-        options: &PgConnectOptions,
-        durability: Durability,
-    ) -> Result<Self, StoreError> {
-        Ok(within(CONNECTING, Self::made(options, durability)).await??)
-    }
-
-    async fn made(
-        options: &PgConnectOptions,
-        durability: Durability,
-    ) -> Result<Result<Self, StoreError>, sqlx::Error> {
-        let mut connection = PgConnection::connect_with(options).await?;
-        sqlx::query(SETTINGS).execute(&mut connection).await?;
-        sqlx::query(durability.set()).execute(&mut connection).await?;
-        let about = sqlx::query(ABOUT).fetch_one(&mut connection).await?;
-        Ok(Self::of(connection, &about))
-    }
-
-    fn of(connection: PgConnection, about: &PgRow) -> Result<Self, StoreError> {
-        if about.try_get("standby")? || about.try_get("read_only")? {
-            return Err(StoreError::Failed("the server can only be read: it is a standby, or read-only".to_owned()));
-        }
-        let encoding: String = about.try_get("encoding")?;
-        if encoding != "UTF8" {
-            return Err(StoreError::Failed(format!(
-                "the database's encoding is {encoding}, not UTF8: make it with encoding UTF8"
-            )));
-        }
+    /// Makes a connection to the server that can be written to now.
+    pub(super) async fn make(servers: &Servers, durability: Durability) -> Result<Self, StoreError> {
+        let (_, mut connection) = servers.primary().await?;
+        let about = async {
+            sqlx::query(SETTINGS).execute(&mut connection).await?;
+            sqlx::query(durability.set()).execute(&mut connection).await?;
+            sqlx::query(ABOUT).fetch_one(&mut connection).await
+        };
+        let about = within(CONNECTING, about).await?;
         let schema: Option<String> = about.try_get("schema")?;
-        let schema = schema.ok_or_else(|| {
-            StoreError::Failed("none of the schemas in the search path exists".to_owned())
-        })?;
+        let schema = schema
+            .ok_or_else(|| StoreError::Failed("none of the schemas in the search path exists".to_owned()))?;
         Ok(Self {
             turn_key: about.try_get("turn_key")?,
             writer_key: about.try_get("writer_key")?,

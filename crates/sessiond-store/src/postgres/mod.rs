@@ -8,12 +8,14 @@ mod error;
 mod head;
 mod health;
 mod insert;
+mod journals;
 mod letting_go;
 mod link;
 mod log;
 mod look;
 mod outbox;
 mod people;
+mod rebuild;
 mod retention;
 mod rows;
 mod sealed;
@@ -24,6 +26,8 @@ mod sessions;
 mod start;
 mod store;
 mod streams;
+mod upkeep;
+mod verify;
 mod webhooks;
 mod writer;
 
@@ -34,21 +38,22 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use crate::StoreError;
 use crate::migrate::migrate;
 use crate::seam::{Open, OpenJournals, Store};
+use journals::{PgJournalWriter, PgJournals};
 use servers::Servers;
 use store::PgStore;
 use writer::PgWriter;
 
 pub(crate) use error::meaning;
 pub(crate) use look::look;
+pub(crate) use rebuild::rebuild;
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/postgres");
 
 pub(crate) async fn open(url: &str) -> Result<Open, StoreError> {
     let servers = Servers::of(url)?;
     let options = migrated(&servers).await?;
-    let writer = PgWriter::open(options.clone()).await?;
-    let store = Arc::new(PgStore::open(servers, options));
-    Ok(Open { writer: Box::new(writer), store })
+    let writer = Box::new(PgWriter::open(servers.clone()).await?);
+    Ok(Open { writer, store: Arc::new(PgStore::open(servers, options)) })
 }
 
 pub(crate) async fn open_to_look(url: &str) -> Result<Arc<dyn Store>, StoreError> {
@@ -57,9 +62,9 @@ pub(crate) async fn open_to_look(url: &str) -> Result<Arc<dyn Store>, StoreError
 
 pub(crate) async fn open_journals(url: &str) -> Result<OpenJournals, StoreError> {
     let servers = Servers::of(url)?;
-    let _options = migrated(&servers).await?;
-    // Here `PgJournalWriter::open(options)` and `PgJournals::open(servers)` make the journals, in the same database.
-    Err(StoreError::Corrupt("journals cannot be kept in PostgreSQL yet".to_owned()))
+    let options = migrated(&servers).await?;
+    let writer = Box::new(PgJournalWriter::open(servers.clone()).await?);
+    Ok(OpenJournals { writer, reader: Arc::new(PgJournals(PgStore::open(servers, options))) })
 }
 
 /// Brings the database to this release's form, one process at a time, and says where its primary is.

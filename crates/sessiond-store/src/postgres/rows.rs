@@ -6,7 +6,7 @@ use sessiond_core::token::{Principal, SessionToken};
 use sqlx::postgres::PgConnection;
 
 use super::insert::{self, each};
-use super::{beside, streams};
+use super::{beside, streams, upkeep};
 use crate::StoreError;
 use crate::row::{Batch, LogHead, SideWrite};
 use crate::tables::newest;
@@ -50,7 +50,8 @@ pub(super) async fn write(connection: &mut PgConnection, batch: &Batch) -> Resul
     }
     write_tokens(connection, batch).await?;
     write_principals(connection, batch).await?;
-    beside::write(connection, &batch.side).await
+    beside::write(connection, &batch.side).await?;
+    upkeep::note(connection, batch).await
 }
 
 /// A lifecycle row has the figures too, and newer ones: a hot row from before it would only be wrong. One that

@@ -13,13 +13,14 @@ use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnection, PgRow, Postgres};
 use sqlx::{AssertSqlSafe, Row};
 
+use super::head;
 use super::log::places;
 use super::session::{OPEN_SESSION, WHOLE_SESSION, open_session};
 use super::store::{PgStore, pages};
 use crate::row::{AccessToken, Loaded, LogHead, OpenSession, Principal};
 use crate::seam::Start;
 use crate::values::{
-    Stored, access_token, application, bytes32, count, item, organization, principal, revocation,
+    Stored, access_token, application, count, item, organization, principal, revocation,
     service_account, time,
 };
 use crate::{StoreError, answers};
@@ -81,16 +82,7 @@ async fn load(connection: &mut PgConnection) -> Result<Loaded, StoreError> {
 /// Where the log stands, and how many commits there were: whoever writes keeps that in a row.
 async fn log_head(connection: &mut PgConnection) -> Result<(LogHead, i64), StoreError> {
     let row = sqlx::query("select * from log_head").fetch_one(connection).await?;
-    let head = LogHead {
-        position: Position(row.integer("position")?),
-        recorded_at: time(row.integer("recorded_at")?),
-        commit_hash: bytes32(&row, "commit_hash")?,
-        last_session: SessionNumber(row.integer("last_session")?),
-        last_session_id: row.id("last_session_id")?,
-        last_revocation: row.integer("last_revocation")?,
-        last_principal: row.integer("last_principal")?,
-    };
-    Ok((head, row.integer("commit_number")?))
+    Ok((head::log_head(&row)?, row.integer("commit_number")?))
 }
 
 async fn resource_totals(

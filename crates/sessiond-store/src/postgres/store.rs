@@ -12,6 +12,8 @@ use tokio::time::timeout;
 
 use super::close;
 use super::servers::{CONNECTING, Servers, Use, is_primary, place, prepare};
+use super::upkeep::Upkeep;
+use super::verify::verify;
 use crate::StoreError;
 use crate::check::{Fault, Progress, Report};
 use crate::seam::Store;
@@ -31,24 +33,25 @@ pub(super) struct PgStore {
     pub(super) pool: PgPool,
     /// None where it does not matter which of them is read.
     servers: Option<Servers>,
+    upkeep: Upkeep,
 }
 
 impl PgStore {
     /// Opens readers on a database that is in this release's form, at the server that is its primary now.
     pub(super) fn open(servers: Servers, primary: PgConnectOptions) -> Self {
         let pool = pool(Use::Primary).connect_lazy_with(primary);
-        Self { pool, servers: Some(servers) }
+        Self { pool, servers: Some(servers), upkeep: Upkeep::new() }
     }
 
     /// Opens readers that change nothing, also on a standby.
     pub(super) async fn open_to_look(servers: Servers) -> Result<Self, StoreError> {
         let (options, connection) = servers.any().await?;
         close(connection).await;
-        Ok(Self { pool: pool(Use::Look).connect_lazy_with(options), servers: None })
+        Ok(Self { pool: pool(Use::Look).connect_lazy_with(options), servers: None, upkeep: Upkeep::new() })
     }
 
     /// Connects to another server from here on, where the one that is connected to is the primary no more.
-    async fn follow_the_primary(&self) -> Result<String, StoreError> {
+    pub(super) async fn follow_the_primary(&self) -> Result<String, StoreError> {
         let Some(servers) = &self.servers else { return Ok("nothing to do".to_owned()) };
         if let Ok(Ok(mut connection)) = timeout(CONNECTING, self.pool.acquire()).await
             && is_primary(&mut connection).await.unwrap_or_default()
@@ -66,7 +69,9 @@ impl PgStore {
 #[async_trait]
 impl Store for PgStore {
     async fn maintain(&self) -> Result<String, StoreError> {
-        self.follow_the_primary().await
+        let primary = self.follow_the_primary().await?;
+        let Some(servers) = &self.servers else { return Ok(primary) };
+        Ok(format!("{primary}; {}", self.upkeep.vacuum(&self.pool, servers).await?))
     }
 
     async fn sizes(&self) -> Result<Vec<(&'static str, u64)>, StoreError> {
@@ -78,9 +83,8 @@ impl Store for PgStore {
         Ok(vec![("database", count(&row, "database")?)])
     }
 
-    async fn verify(&self, _progress: Progress<'_>) -> Result<Report, Fault> {
-        // Here `super::verify::verify(&self.pool, progress)` does it.
-        Err(StoreError::Failed("PostgreSQL cannot be verified yet".to_owned()).into())
+    async fn verify(&self, progress: Progress<'_>) -> Result<Report, Fault> {
+        verify(&self.pool, progress).await
     }
 
     async fn close(&self) {

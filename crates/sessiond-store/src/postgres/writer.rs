@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sessiond_core::Time;
-use sqlx::postgres::PgConnectOptions;
+use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Row};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use super::head::{self, log_head};
 use super::link::{Durability, Link, SHORTLY, within};
+use super::servers::Servers;
 use super::{alone, health, people, rows};
 use crate::StoreError;
 use crate::row::{Batch, Commit, LogHead};
@@ -41,7 +42,7 @@ struct Known {
 
 /// The one writer of a process.
 pub(super) struct PgWriter {
-    options: PgConnectOptions,
+    servers: Servers,
     /// None once it was lost, or while it is at work: what is dropped halfway is closed, and with it whatever it had begun.
     link: Option<Link>,
     /// The server's process behind the connection before.
@@ -54,8 +55,8 @@ pub(super) struct PgWriter {
 
 impl PgWriter {
     /// Opens a store that is migrated, for writing, and checks what the server promises.
-    pub(super) async fn open(options: PgConnectOptions) -> Result<Self, StoreError> {
-        let mut writer = Self::connect(options).await?;
+    pub(super) async fn open(servers: Servers) -> Result<Self, StoreError> {
+        let mut writer = Self::connect(servers).await?;
         let (known, mut link) = writer.link().await?;
         people::file(&mut link.connection, link.turn_key).await?;
         writer.known = known;
@@ -64,16 +65,15 @@ impl PgWriter {
     }
 
     /// As [`Self::open`], but of what is in it nothing is read or filed.
-    pub(super) async fn connect(options: PgConnectOptions) -> Result<Self, StoreError> {
-        let options = options.statement_cache_capacity(256);
-        let mut link = Link::make(&options, Durability::Everywhere).await?;
+    pub(super) async fn connect(servers: Servers) -> Result<Self, StoreError> {
+        let mut link = Link::make(&servers, Durability::Everywhere).await?;
         alone::take(&mut link, None).await?;
         if let Some(fault) = health::checks(&mut link).await?.into_iter().find_map(|check| check.fault) {
             return Err(StoreError::Failed(fault));
         }
         let before = Some(link.process);
         let (in_turn, known, forgotten_at) = (false, Known::default(), Instant::now());
-        Ok(Self { options, link: Some(link), before, in_turn, known, forgotten_at })
+        Ok(Self { servers, link: Some(link), before, in_turn, known, forgotten_at })
     }
 
     /// Takes the connection, and makes another one where it was lost.
@@ -82,7 +82,7 @@ impl PgWriter {
             return Ok(link);
         }
         self.in_turn = false;
-        let mut link = Link::make(&self.options, Durability::Everywhere).await?;
+        let mut link = Link::make(&self.servers, Durability::Everywhere).await?;
         alone::take(&mut link, self.before).await?;
         self.before = Some(link.process);
         Ok(link)
@@ -136,7 +136,7 @@ impl PgWriter {
         }
     }
 
-    fn begun(&self, rows: &[sqlx::postgres::PgRow]) -> Result<Begun, StoreError> {
+    fn begun(&self, rows: &[PgRow]) -> Result<Begun, StoreError> {
         let [_, row, commits @ ..] = rows else {
             return Err(StoreError::Failed("the head of the log is not there".to_owned()));
         };
@@ -192,7 +192,7 @@ impl PgWriter {
     async fn find_out(&mut self, id: Uuid, lost: &sqlx::Error) -> Result<(), StoreError> {
         let until = Instant::now() + FINDING_OUT;
         loop {
-            let found = match Link::make(&self.options, Durability::Everywhere).await {
+            let found = match Link::make(&self.servers, Durability::Everywhere).await {
                 Ok(link) => look_for(link, id).await,
                 Err(error) => Err(error),
             };

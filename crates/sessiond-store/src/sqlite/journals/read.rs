@@ -3,9 +3,9 @@
 use async_trait::async_trait;
 use sessiond_core::Time;
 use sessiond_core::ids::SessionNumber;
-use sessiond_core::journal::{Journal, Marks};
+use sessiond_core::journal::Journal;
 use sqlx::Row;
-use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqliteRow};
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 
 use super::super::files::{self, Files};
 use super::super::store::pool;
@@ -15,6 +15,7 @@ use super::write::lost;
 use super::{options, used_bytes};
 use crate::StoreError;
 use crate::block::Block;
+use crate::doomed::block;
 use crate::seam::{Bounds, JournalReader, Stretch};
 
 /// A few connections that read the second file.
@@ -85,7 +86,7 @@ impl JournalReader for SqliteJournals {
             .bind(i64::try_from(stretch.blocks).unwrap_or(i64::MAX))
             .fetch_all(&self.pool)
             .await?;
-        rows.into_iter().map(|row| block(stretch, &row)).collect()
+        rows.iter().map(|row| block(stretch, row)).collect()
     }
 
     async fn old_blocks(
@@ -123,25 +124,4 @@ impl JournalReader for SqliteJournals {
     async fn close(&self) {
         self.pool.close().await;
     }
-}
-
-fn block(stretch: &Stretch, row: &SqliteRow) -> Result<Block, StoreError> {
-    let first = row.try_get("first_position")?;
-    let marks: i64 = row.try_get("marks")?;
-    let block = Block {
-        journal: stretch.journal,
-        session: stretch.session,
-        first,
-        count: row.try_get("count")?,
-        low: row.try_get("low_time")?,
-        high: row.try_get("high_time")?,
-        recorded_at: time(row.try_get("recorded_at")?),
-        marks: Marks::from_bits(marks),
-        payload: row.try_get("payload")?,
-    };
-    if first < 1 || block.count < 1 || first.checked_add(block.count).is_none() {
-        let what = format!("{} entries cannot begin at {first}", block.count);
-        return Err(StoreError::Damaged { position: first, what });
-    }
-    Ok(block)
 }

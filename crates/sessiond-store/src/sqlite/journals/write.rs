@@ -1,6 +1,5 @@
 //! The one connection that writes to the second file, and forgets what is old.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
@@ -8,7 +7,7 @@ use serde::Serialize;
 use sessiond_core::Time;
 use sessiond_core::ids::SessionNumber;
 use sessiond_core::journal::Journal;
-use sqlx::sqlite::{SqliteAutoVacuum, SqliteRow};
+use sqlx::sqlite::SqliteAutoVacuum;
 use sqlx::{Connection, Row, SqliteConnection};
 
 use super::super::files::Files;
@@ -19,12 +18,9 @@ use super::{MIGRATIONS, options, used_bytes};
 use crate::StoreError;
 use crate::migrate::migrate;
 use crate::block::Block;
+use crate::doomed::{AT_ONCE, Doomed, come_to, doomed, keep_bytes, keep_older};
 use crate::seam::{Forget, Forgotten, JournalWriter, Tail};
 
-/// Blocks forgotten in one transaction: little enough that nobody waits long for it.
-const FORGOTTEN_AT_ONCE: i64 = 256;
-/// What a block takes in the file beside its payload, about.
-const BESIDE_PAYLOAD: u64 = 128;
 /// Free pages that are kept for what is written next; and beyond them, this part of the file.
 const KEPT_FREE: i64 = 4096;
 const KEPT_PART: i64 = 4;
@@ -64,17 +60,6 @@ const OF_SESSIONS: &str = "select b.number, b.journal, b.session, first_position
      cross join block b indexed by block_by_position \
      on b.journal = journals.column1 and b.session = wanted.value limit ?";
 
-/// A block that is to be forgotten.
-struct Doomed {
-    number: i64,
-    journal: i64,
-    session: i64,
-    tail: Tail,
-    entries: u64,
-    recorded_at: Time,
-    bytes: u64,
-}
-
 /// The one connection that writes to the second file.
 pub(in crate::sqlite) struct SqliteJournalWriter {
     pub(in crate::sqlite) connection: SqliteConnection,
@@ -113,18 +98,10 @@ impl SqliteJournalWriter {
             Forget::Session(_) | Forget::Blocks(_) => {}
             Forget::LetGo(sessions) if doomed.is_empty() => self.forget_tails(&sessions).await?,
             Forget::LetGo(_) => {}
-            Forget::Before(before) => {
-                let kept = doomed.iter().position(|block| block.recorded_at >= before);
-                doomed.truncate(kept.unwrap_or(doomed.len()));
-            }
+            Forget::Before(before) => keep_older(&mut doomed, before),
             Forget::ShrinkTo(bytes) => {
-                let mut excess = used_bytes(&mut self.connection).await?.saturating_sub(bytes);
-                let kept = doomed.iter().position(|block| {
-                    let enough = excess == 0;
-                    excess = excess.saturating_sub(block.bytes);
-                    enough
-                });
-                doomed.truncate(kept.unwrap_or(doomed.len()));
+                let used = used_bytes(&mut self.connection).await?;
+                keep_bytes(&mut doomed, used.saturating_sub(bytes));
             }
         }
         self.delete(doomed).await
@@ -133,7 +110,7 @@ impl SqliteJournalWriter {
     async fn oldest(&mut self) -> Result<Vec<Doomed>, StoreError> {
         let sql = "select number, journal, session, first_position + count - 1 as last, count, high_time, \
                    recorded_at, length(payload) as bytes from block where number > ? order by number limit ?";
-        let query = sqlx::query(sql).bind(i64::MIN).bind(FORGOTTEN_AT_ONCE);
+        let query = sqlx::query(sql).bind(i64::MIN).bind(AT_ONCE);
         query.fetch_all(&mut self.connection).await?.iter().map(doomed).collect()
     }
 
@@ -143,7 +120,7 @@ impl SqliteJournalWriter {
                    where journal = ? and session = ? order by first_position limit ?";
         let mut found = Vec::new();
         for journal in Journal::ALL {
-            let query = sqlx::query(sql).bind(journal as i64).bind(session.0).bind(FORGOTTEN_AT_ONCE);
+            let query = sqlx::query(sql).bind(journal as i64).bind(session.0).bind(AT_ONCE);
             for row in query.fetch_all(&mut self.connection).await? {
                 found.push(doomed(&row)?);
             }
@@ -157,7 +134,7 @@ impl SqliteJournalWriter {
         numbers: &[Number],
     ) -> Result<Vec<Doomed>, StoreError> {
         let numbers = serde_json::to_string(numbers).unwrap_or_default();
-        let query = sqlx::query(sql).bind(numbers).bind(FORGOTTEN_AT_ONCE);
+        let query = sqlx::query(sql).bind(numbers).bind(AT_ONCE);
         query.fetch_all(&mut self.connection).await?.iter().map(doomed).collect()
     }
 
@@ -171,15 +148,9 @@ impl SqliteJournalWriter {
 
     /// Deletes blocks, each the oldest of its journal that is left, and keeps how far they went.
     async fn delete(&mut self, doomed: Vec<Doomed>) -> Result<Forgotten, StoreError> {
-        let mut forgotten = Forgotten::default();
+        let (forgotten, tails) = come_to(&doomed);
         if doomed.is_empty() {
             return Ok(forgotten);
-        }
-        let mut tails = BTreeMap::new();
-        for block in &doomed {
-            forgotten.blocks += 1;
-            forgotten.entries += block.entries;
-            tails.insert((block.journal, block.session), block.tail);
         }
         // First what makes room: on a full disk the rest needs it.
         let numbers: Vec<i64> = doomed.iter().map(|block| block.number).collect();
@@ -301,17 +272,4 @@ fn bind_block(bound: &mut Bound, block: &Block) {
         .time(block.recorded_at)
         .add(i64::from(block.marks.bits()))
         .add(block.payload.as_slice());
-}
-
-fn doomed(row: &SqliteRow) -> Result<Doomed, StoreError> {
-    let unsigned = |column| Ok::<_, sqlx::Error>(row.try_get::<i64, _>(column)?.try_into().unwrap_or(0));
-    Ok(Doomed {
-        number: row.try_get("number")?,
-        journal: row.try_get("journal")?,
-        session: row.try_get("session")?,
-        tail: Tail { last: row.try_get("last")?, at: row.try_get("high_time")? },
-        entries: unsigned("count")?,
-        recorded_at: time(row.try_get("recorded_at")?),
-        bytes: unsigned("bytes")?.saturating_add(BESIDE_PAYLOAD),
-    })
 }
