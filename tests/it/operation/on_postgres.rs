@@ -83,14 +83,14 @@ async fn a_second_sessiond_on_the_database_is_refused_and_says_why() {
     make_key(&key);
     let daemon = Daemon::spawn(serve(directory.path(), &database.url, Some(&key)));
     let told = said(&serve(directory.path(), &database.url, Some(&key)).output().unwrap());
-    assert!(told.contains("another sessiond"), "{told}");
+    assert!(told.contains("another process"), "{told}");
     let named = ["--database", &database.url, "--secret-key-file", key.to_str().unwrap()];
     for arguments in [&["organizations", "create", "late"][..], &["rotate-key"]] {
         let told = refused(&[arguments, &named].concat());
-        assert!(told.contains("another sessiond"), "{arguments:?}: {told}");
+        assert!(told.contains("another process"), "{arguments:?}: {told}");
     }
     let told = refused(&["rebuild", "--database", &database.url]);
-    assert!(told.contains("another sessiond"), "{told}");
+    assert!(told.contains("another process"), "{told}");
     let looked = sessiond(&["verify", "--database", &database.url]);
     assert!(looked.status.success(), "looking is allowed: {looked:?}");
     assert_eq!(daemon.operator().await.get("/api/v1/applications").await.0, 200);
@@ -186,7 +186,7 @@ async fn a_server_that_is_not_there_or_lets_nobody_in_is_said_without_the_passwo
     let elsewhere = database.url.replacen("/test_", "/missing_", 1);
     let stranger = database.url.replacen("tests@", "nobody@", 1);
     let nowhere = "postgres://tests@127.0.0.1:1/name".to_owned();
-    for (url, words) in [(elsewhere, "does not exist"), (stranger, "nobody"), (nowhere, "refused")] {
+    for (url, words) in [(elsewhere, "there is no database missing_"), (stranger, "nobody"), (nowhere, "refused")] {
         let url = with_password(&url);
         let told = said(&serve(directory.path(), &url, Some(&key)).output().unwrap());
         assert!(told.contains("cannot open the database") && told.contains(words), "{told}");

@@ -117,7 +117,7 @@ async fn a_commit_is_all_or_nothing() {
     batch.side.pop();
     writer.commit(&batch).await.unwrap();
     assert_eq!(reader.head().await.unwrap(), Position(1));
-    assert_eq!(reader.load().await.unwrap().last_principal, 1);
+    assert_eq!(reader.load().await.unwrap().head.last_principal, 1);
     reader.close().await;
     writer.close().await.unwrap();
     base.verify().await.unwrap();

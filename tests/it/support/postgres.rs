@@ -17,6 +17,9 @@ const USER: &str = "postgres";
 /// Who owns the databases: sessiond needs no more rights than that.
 const OWNER: &str = "tests";
 
+/// What texts compare like in a database must not matter to who uses it: there are some of each kind.
+const KINDS: [&str; 2] = ["", "locale_provider icu icu_locale 'en-US'"];
+
 /// Runs the server until standard input ends, which it does with the process that holds the other end, also where that is
 /// killed. What a terminal sends to all of its processes (ctrl-C) is not for this one: it has yet to clear up.
 const UNTIL_WE_END: &str = r#"
@@ -42,7 +45,12 @@ pub struct Database {
 
 impl Database {
     pub fn new() -> Self {
-        Server::ours().create()
+        Server::ours().create(false)
+    }
+
+    /// One that is in this release's form already.
+    fn formed() -> Self {
+        Server::ours().create(true)
     }
 }
 
@@ -67,7 +75,7 @@ pub fn url_of(directory: &Path) -> String {
     let mut all = ALL.lock().unwrap();
     let all = all.get_or_insert_default();
     all.retain(|directory, _| directory.exists());
-    all.entry(directory.to_owned()).or_insert_with(Database::new).url.clone()
+    all.entry(directory.to_owned()).or_insert_with(Database::formed).url.clone()
 }
 
 struct Server {
@@ -78,7 +86,7 @@ struct Server {
 }
 
 enum Request {
-    Create(mpsc::Sender<Database>),
+    Create { formed: bool, reply: mpsc::Sender<Database> },
     Drop(String),
 }
 
@@ -104,15 +112,19 @@ impl Server {
         let (ready, is_ready) = mpsc::channel();
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(keep_databases(port, &directory, &ready, &waiting));
+            runtime.block_on(async {
+                let keeper = Keeper::start(port, &directory).await;
+                ready.send(()).unwrap();
+                keeper.run(&waiting).await;
+            });
         });
         is_ready.recv().expect("PostgreSQL did not start; what it said is above");
         Self { port, requests: Mutex::new(requests), _process: process }
     }
 
-    fn create(&self) -> Database {
+    fn create(&self, formed: bool) -> Database {
         let (reply, database) = mpsc::channel();
-        self.requests.lock().unwrap().send(Request::Create(reply)).unwrap();
+        self.requests.lock().unwrap().send(Request::Create { formed, reply }).unwrap();
         database.recv().expect("PostgreSQL made no database; what it said is above")
     }
 }
@@ -128,9 +140,7 @@ fn binaries() -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let elsewhere = std::env::split_paths(&path).find(|path| path.join("initdb").exists());
     found.pop().map(|(_, path)| path).or(elsewhere).unwrap_or_else(|| {
-        panic!(
-            "PostgreSQL 15 or newer is needed for these tests (Debian: postgresql-15; make test installs it)"
-        )
+        panic!("PostgreSQL 15 or newer is needed for these tests (Debian: postgresql-15; make test installs it)")
     })
 }
 
@@ -138,53 +148,93 @@ fn binaries() -> PathBuf {
 fn user() -> (u32, u32) {
     let all = std::fs::read_to_string("/etc/passwd").unwrap();
     let line = all.lines().find_map(|line| line.strip_prefix(&format!("{USER}:")));
-    let mut numbers =
-        line.into_iter().flat_map(|line| line.split(':').skip(1)).map_while(|one| one.parse().ok());
+    let mut numbers = line.into_iter().flat_map(|line| line.split(':').skip(1)).map_while(|one| one.parse().ok());
     numbers.next().zip(numbers.next()).unwrap_or_else(|| {
-        panic!(
-            "PostgreSQL does not run as root: these tests need the user {USER}, whom Debian's package makes"
-        )
+        panic!("PostgreSQL does not run as root: these tests need the user {USER}, whom Debian's package makes")
     })
 }
 
 /// Makes databases and drops them as it is asked to, on a connection of its own.
-async fn keep_databases(
+struct Keeper {
     port: u16,
-    directory: &Path,
-    ready: &mpsc::Sender<()>,
-    waiting: &mpsc::Receiver<Request>,
-) {
-    let mut connection = connect(port, directory).await;
-    let role = format!("create role {OWNER} login");
-    sqlx::query(AssertSqlSafe(role)).execute(&mut connection).await.unwrap();
-    let icu =
-        "select exists (select from pg_collation where collprovider = 'i' and collname = 'en-US-x-icu')";
-    let icu: bool = sqlx::query_scalar(icu).fetch_one(&mut connection).await.unwrap();
-    ready.send(()).unwrap();
-    let (mut count, mut unneeded) = (0, Vec::new());
-    while let Ok(request) = waiting.recv() {
-        match request {
-            Request::Drop(name) => unneeded.push(name),
-            Request::Create(reply) => {
-                count += 1;
-                let name = format!("test_{count}");
-                // What texts compare like in a database must not matter to who uses it.
-                let compare =
-                    if icu && count % 2 == 0 { "locale_provider icu icu_locale 'en-US'" } else { "" };
-                let sql = format!("create database {name} owner {OWNER} template template0 {compare}");
-                sqlx::query(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
-                let url = format!("postgres://{OWNER}@127.0.0.1:{port}/{name}?sslmode=disable");
-                reply.send(Database { url, name }).ok();
+    connection: PgConnection,
+    /// How many databases were asked for, and made.
+    asked: usize,
+    made: usize,
+    /// Whether one can be made in which texts compare otherwise than by their bytes.
+    icu: bool,
+    /// Databases that are in this release's form already, for copying: one of each kind.
+    formed: [Option<String>; 2],
+    /// Databases that nobody needs any more, and that somebody is still connected to.
+    unneeded: Vec<String>,
+}
+
+impl Keeper {
+    async fn start(port: u16, directory: &Path) -> Self {
+        let mut connection = connect(port, directory).await;
+        let role = format!("create role {OWNER} login");
+        sqlx::query(AssertSqlSafe(role)).execute(&mut connection).await.unwrap();
+        let icu = "select exists (select from pg_collation where collprovider = 'i' and collname = 'en-US-x-icu')";
+        let icu = sqlx::query_scalar(icu).fetch_one(&mut connection).await.unwrap();
+        Self { port, connection, asked: 0, made: 0, icu, formed: [None, None], unneeded: vec![] }
+    }
+
+    async fn run(mut self, waiting: &mpsc::Receiver<Request>) {
+        while let Ok(request) = waiting.recv() {
+            match request {
+                Request::Drop(name) => self.unneeded.push(name),
+                Request::Create { formed, reply } => {
+                    let name = if formed { self.create_formed().await } else { self.create().await };
+                    reply.send(Database { url: self.url(&name), name }).ok();
+                }
+            }
+            for name in std::mem::take(&mut self.unneeded) {
+                if self.try_sql(format!("drop database {name}")).await.is_err() {
+                    self.unneeded.push(name);
+                }
             }
         }
-        let mut used = Vec::new();
-        for name in unneeded {
-            let sql = format!("drop database {name}");
-            if sqlx::query(AssertSqlSafe(sql)).execute(&mut connection).await.is_err() {
-                used.push(name);
+    }
+
+    fn url(&self, name: &str) -> String {
+        format!("postgres://{OWNER}@127.0.0.1:{}/{name}?sslmode=disable", self.port)
+    }
+
+    async fn try_sql(&mut self, sql: String) -> Result<(), sqlx::Error> {
+        sqlx::query(AssertSqlSafe(sql)).execute(&mut self.connection).await.map(drop)
+    }
+
+    async fn create(&mut self) -> String {
+        let kind = self.next_kind();
+        self.make("template0", KINDS[kind]).await
+    }
+
+    /// One that a service has been started on once: bringing it to this form anew would take longer than many a test.
+    async fn create_formed(&mut self) -> String {
+        let kind = self.next_kind();
+        let formed = match self.formed[kind].clone() {
+            Some(formed) => formed,
+            None => {
+                let name = self.make("template0", KINDS[kind]).await;
+                let open = sessiond_store::open(&self.url(&name)).await.unwrap();
+                open.store.close().await;
+                open.writer.close().await.unwrap();
+                self.formed[kind].insert(name).clone()
             }
-        }
-        unneeded = used;
+        };
+        self.make(&formed, "").await
+    }
+
+    fn next_kind(&mut self) -> usize {
+        self.asked += 1;
+        if self.icu { self.asked % KINDS.len() } else { 0 }
+    }
+
+    async fn make(&mut self, template: &str, kind: &str) -> String {
+        self.made += 1;
+        let name = format!("test_{}", self.made);
+        self.try_sql(format!("create database {name} owner {OWNER} template {template} {kind}")).await.unwrap();
+        name
     }
 }
 
