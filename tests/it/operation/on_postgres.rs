@@ -186,7 +186,9 @@ async fn a_server_that_is_not_there_or_lets_nobody_in_is_said_without_the_passwo
     let elsewhere = database.url.replacen("/test_", "/missing_", 1);
     let stranger = database.url.replacen("tests@", "nobody@", 1);
     let nowhere = "postgres://tests@127.0.0.1:1/name".to_owned();
-    for (url, words) in [(elsewhere, "there is no database missing_"), (stranger, "nobody"), (nowhere, "refused")] {
+    for (url, words) in
+        [(elsewhere, "there is no database missing_"), (stranger, "nobody"), (nowhere, "refused")]
+    {
         let url = with_password(&url);
         let told = said(&serve(directory.path(), &url, Some(&key)).output().unwrap());
         assert!(told.contains("cannot open the database") && told.contains(words), "{told}");

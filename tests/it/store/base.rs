@@ -14,7 +14,7 @@ use sessiond::committer::{
 use sessiond::error::Error;
 use sessiond::gate::{Due, Gate};
 use sessiond::http::health::Progress;
-use sessiond::nodes::Applied;
+use sessiond::nodes::{Applied, Barrier, Follower, Lease};
 use sessiond_core::Time;
 use sessiond_core::actor::{Actor, ActorKind};
 use sessiond_core::application::{ApplicationCreated, OauthClient};
@@ -38,6 +38,8 @@ use sessiond_store::check::{Fault, Report};
 use sessiond_store::{Contents, Open, OpenJournals, Store, sqlite};
 use sqlx::Connection;
 use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::conformance::Place;
@@ -54,6 +56,10 @@ pub struct Base {
 impl Base {
     pub fn new() -> Self {
         Self { directory: support::directory() }
+    }
+
+    pub fn path(&self) -> &std::path::Path {
+        self.directory.path()
     }
 
     pub fn url(&self) -> String {
@@ -130,24 +136,28 @@ impl Base {
     }
 
     pub async fn start_on(&self, open: Open, clock: Clock) -> Running {
-        let Open { writer, store: reader, .. } = open;
-        let gate = Arc::new(Gate::default());
+        let Open { writer, store: reader, nodes } = open;
+        let lease = if nodes.is_some() { Lease::none() } else { Lease::default() };
+        let gate = Arc::new(Gate::with_lease(lease));
         let loaded = fill(&gate, &reader, clock.now(), &Progress::default()).await.unwrap();
         // A runtime of its own, so that it can be killed in the middle of whatever it does.
         let process =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let committer = {
-            let _entered = process.enter();
-            support::keep_while_at_work(self.directory.clone());
-            Committer::start(
-                writer,
-                Arc::new(Applied::new(gate.clone(), &loaded)),
-                None,
-                clock.clone(),
-                (Policy::default(), Maxima::default()),
-            )
+        let applied = Arc::new(Applied::new(gate.clone(), &loaded));
+        let node = match nodes {
+            Some(nodes) => Some(Follower::join(nodes, None, (applied.clone(), clock.clone())).await.unwrap()),
+            None => None,
         };
-        Running { committer, gate, reader, clock, process: Some(process) }
+        let node = node.map(Arc::new);
+        let entered = process.enter();
+        support::keep_while_at_work(self.directory.clone());
+        let barrier = node.as_ref().map(|node| Arc::new(Barrier::new(node.nodes(), node.own())));
+        let rules = (Policy::default(), Maxima::default());
+        let committer = Committer::start(writer, applied.clone(), barrier, clock.clone(), rules);
+        let living = node.clone().map(|node| tokio::spawn(async move { node.run(CancellationToken::new()).await }));
+        let node = node.zip(living).map(|(follower, living)| Member { follower, living });
+        drop(entered);
+        Running { committer, gate, applied, reader, clock, node, process: Some(process) }
     }
 
     /// Starts a committer and founds an organization with one application.
@@ -196,9 +206,18 @@ pub fn beginning(filter: Filter, reason: Reason) -> BeginRevocation {
 pub struct Running {
     pub committer: Committer,
     pub gate: Arc<Gate>,
+    pub applied: Arc<Applied>,
     pub reader: Arc<dyn Store>,
     pub clock: Clock,
+    /// Where there are others.
+    pub node: Option<Member>,
     process: Option<tokio::runtime::Runtime>,
+}
+
+/// A node at work.
+pub struct Member {
+    pub follower: Arc<Follower>,
+    pub living: JoinHandle<()>,
 }
 
 impl Drop for Running {

@@ -8,6 +8,7 @@ mod disk;
 mod erasing;
 mod following;
 mod history;
+mod nodes;
 mod on_postgres;
 pub mod plans;
 mod retention;

@@ -140,7 +140,9 @@ fn binaries() -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let elsewhere = std::env::split_paths(&path).find(|path| path.join("initdb").exists());
     found.pop().map(|(_, path)| path).or(elsewhere).unwrap_or_else(|| {
-        panic!("PostgreSQL 15 or newer is needed for these tests (Debian: postgresql-15; make test installs it)")
+        panic!(
+            "PostgreSQL 15 or newer is needed for these tests (Debian: postgresql-15; make test installs it)"
+        )
     })
 }
 
@@ -148,9 +150,12 @@ fn binaries() -> PathBuf {
 fn user() -> (u32, u32) {
     let all = std::fs::read_to_string("/etc/passwd").unwrap();
     let line = all.lines().find_map(|line| line.strip_prefix(&format!("{USER}:")));
-    let mut numbers = line.into_iter().flat_map(|line| line.split(':').skip(1)).map_while(|one| one.parse().ok());
+    let mut numbers =
+        line.into_iter().flat_map(|line| line.split(':').skip(1)).map_while(|one| one.parse().ok());
     numbers.next().zip(numbers.next()).unwrap_or_else(|| {
-        panic!("PostgreSQL does not run as root: these tests need the user {USER}, whom Debian's package makes")
+        panic!(
+            "PostgreSQL does not run as root: these tests need the user {USER}, whom Debian's package makes"
+        )
     })
 }
 
@@ -174,7 +179,8 @@ impl Keeper {
         let mut connection = connect(port, directory).await;
         let role = format!("create role {OWNER} login");
         sqlx::query(AssertSqlSafe(role)).execute(&mut connection).await.unwrap();
-        let icu = "select exists (select from pg_collation where collprovider = 'i' and collname = 'en-US-x-icu')";
+        let icu =
+            "select exists (select from pg_collation where collprovider = 'i' and collname = 'en-US-x-icu')";
         let icu = sqlx::query_scalar(icu).fetch_one(&mut connection).await.unwrap();
         Self { port, connection, asked: 0, made: 0, icu, formed: [None, None], unneeded: vec![] }
     }
@@ -233,7 +239,9 @@ impl Keeper {
     async fn make(&mut self, template: &str, kind: &str) -> String {
         self.made += 1;
         let name = format!("test_{}", self.made);
-        self.try_sql(format!("create database {name} owner {OWNER} template {template} {kind}")).await.unwrap();
+        self.try_sql(format!("create database {name} owner {OWNER} template {template} {kind}"))
+            .await
+            .unwrap();
         name
     }
 }

@@ -1,5 +1,5 @@
-//! Start-up: what lives in memory. What there may be millions of is handed over in pages, so that nobody holds all of it
-//! twice, and no snapshot holds up the server's upkeep.
+//! Start-up: what lives in memory, as of one state of the database, because others may write meanwhile: whatever they commit
+//! from then on is followed. What there may be millions of is handed over in pages, so that nobody holds all of it twice.
 
 use async_trait::async_trait;
 use futures_util::future::join;
@@ -9,14 +9,13 @@ use sessiond_core::Time;
 use sessiond_core::ids::{ApplicationNumber, Position, SessionNumber};
 use sessiond_core::retention::ResourceTotals;
 use sessiond_core::streams::{AnyStream, Registered};
-use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnection, PgRow, Postgres};
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::{AssertSqlSafe, Row, Transaction};
 
 use super::head;
 use super::log::places;
 use super::session::{OPEN_SESSION, WHOLE_SESSION, open_session};
-use super::store::{PgStore, pages};
+use super::store::{PgStore, Starting, pages};
 use crate::row::{AccessToken, Loaded, LogHead, OpenSession, Principal};
 use crate::seam::Start;
 use crate::values::{
@@ -31,30 +30,32 @@ const AT_ONCE: usize = 1_024;
 #[async_trait]
 impl Start for PgStore {
     async fn load(&self) -> Result<Loaded, StoreError> {
-        // One state of the database, whoever else may write to it.
-        let mut snapshot = self.pool.begin_with("begin isolation level repeatable read read only").await?;
-        // What is counted may be large.
-        sqlx::query("set local statement_timeout = 0").execute(&mut *snapshot).await?;
+        self.starting.lock().await.take();
+        let mut snapshot = self.snapshot().await?;
         let loaded = load(&mut snapshot).await?;
-        snapshot.rollback().await?;
+        let name: String =
+            sqlx::query_scalar("select pg_export_snapshot()").fetch_one(&mut *snapshot).await?;
+        // Until the last of the start has been read.
+        self.starting.lock().await.replace((snapshot, name));
         Ok(loaded)
     }
 
     fn all_principals(&self) -> BoxStream<'_, Result<Principal, StoreError>> {
         let sql = "select * from principal where number > $1 order by number limit $2";
-        pages(&self.pool, sql, i64::MIN, |row| Ok((row.integer("number")?, principal(row)?)))
+        pages(self, sql, i64::MIN, |row| Ok((row.integer("number")?, principal(row)?)))
     }
 
     fn all_access_tokens(&self) -> BoxStream<'_, Result<AccessToken, StoreError>> {
         let sql = "select * from access_token where id > $1 order by id limit $2";
-        pages(&self.pool, sql, uuid::Uuid::nil(), |row| Ok((row.id("id")?, access_token(row)?)))
+        pages(self, sql, uuid::Uuid::nil(), |row| Ok((row.id("id")?, access_token(row)?)))
     }
 
     fn open_sessions(&self) -> BoxStream<'_, Result<Vec<OpenSession>, StoreError>> {
         let begin = async {
-            let mut connection = self.pool.acquire().await?;
-            let rows = page_of_open(&mut connection, SessionNumber(0)).await?;
-            Ok(try_unfold(Reading { connection, rows }, go_on))
+            let mut snapshot = self.snapshot().await?;
+            let rows = page_of_open(&mut snapshot, SessionNumber(0)).await?;
+            let starting = self.starting.clone();
+            Ok(try_unfold(Reading { snapshot, rows, starting }, go_on))
         };
         begin.try_flatten_stream().boxed()
     }
@@ -140,19 +141,24 @@ async fn all<Value>(
 
 /// Open sessions being read.
 struct Reading {
-    connection: PoolConnection<Postgres>,
+    snapshot: Transaction<'static, Postgres>,
     /// What was read last, and not taken apart yet.
     rows: Vec<PgRow>,
+    /// Ends with these, which are read last.
+    starting: Starting,
 }
 
 /// Takes a page apart, while the server reads the next.
 async fn go_on(reading: Reading) -> Result<Option<(Vec<OpenSession>, Reading)>, StoreError> {
-    let Reading { mut connection, rows } = reading;
-    let Some(last) = rows.last() else { return Ok(None) };
+    let Reading { mut snapshot, rows, starting } = reading;
+    let Some(last) = rows.last() else {
+        starting.lock().await.take();
+        return Ok(None);
+    };
     let last = SessionNumber(last.try_get(0)?);
     let taken_apart = async { rows.iter().map(open_session).collect::<Result<Vec<_>, _>>() };
-    let (next, sessions) = join(page_of_open(&mut connection, last), taken_apart).await;
-    Ok(Some((sessions?, Reading { connection, rows: next? })))
+    let (next, sessions) = join(page_of_open(&mut snapshot, last), taken_apart).await;
+    Ok(Some((sessions?, Reading { snapshot, rows: next?, starting })))
 }
 
 /// Open sessions after one of them, as many as are read at a time; none: there are no more.

@@ -1,5 +1,6 @@
 //! The connections that read.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -7,7 +8,8 @@ use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, TryStreamExt};
 use sessiond_core::ids::SessionNumber;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow, Postgres};
-use sqlx::{Encode, Type};
+use sqlx::{AssertSqlSafe, Encode, Transaction, Type};
+use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::close;
@@ -34,20 +36,31 @@ pub(super) struct PgStore {
     /// None where it does not matter which of them is read.
     servers: Option<Servers>,
     upkeep: Upkeep,
+    /// The state as of which a start reads, for as long as it does.
+    pub(super) starting: Starting,
 }
+
+/// A state of the database that others may read too, by its name, while the transaction is open.
+pub(super) type Starting = Arc<Mutex<Option<(Transaction<'static, Postgres>, String)>>>;
 
 impl PgStore {
     /// Opens readers on a database that is in this release's form, at the server that is its primary now.
     pub(super) fn open(servers: Servers, primary: PgConnectOptions) -> Self {
         let pool = pool(Use::Primary).connect_lazy_with(primary);
-        Self { pool, servers: Some(servers), upkeep: Upkeep::new() }
+        Self { pool, servers: Some(servers), upkeep: Upkeep::new(), starting: Starting::default() }
     }
 
     /// Opens readers that change nothing, also on a standby.
     pub(super) async fn open_to_look(servers: Servers) -> Result<Self, StoreError> {
         let (options, connection) = servers.any().await?;
         close(connection).await;
-        Ok(Self { pool: pool(Use::Look).connect_lazy_with(options), servers: None, upkeep: Upkeep::new() })
+        let pool = pool(Use::Look).connect_lazy_with(options);
+        Ok(Self { pool, servers: None, upkeep: Upkeep::new(), starting: Starting::default() })
+    }
+
+    /// One state of the database: that as of which a start reads, while there is one, or else the newest.
+    pub(super) async fn snapshot(&self) -> Result<Transaction<'static, Postgres>, StoreError> {
+        snapshot(&self.pool, &self.starting).await
     }
 
     /// Connects to another server from here on, where the one that is connected to is the primary no more.
@@ -111,9 +124,23 @@ fn pool(purpose: Use) -> PgPoolOptions {
         })
 }
 
-/// A page of a table's rows after a key, for as long as there are any: no snapshot is held for longer than a page takes.
+async fn snapshot(pool: &PgPool, starting: &Starting) -> Result<Transaction<'static, Postgres>, StoreError> {
+    let mut snapshot = pool.begin_with("begin isolation level repeatable read read only").await?;
+    let name = starting.lock().await.as_ref().map(|(_, name)| name.clone());
+    if let Some(name) = name {
+        let sql = format!("set transaction snapshot '{name}'");
+        sqlx::query(AssertSqlSafe(sql)).execute(&mut *snapshot).await?;
+    }
+    // What is read may be large, and taking it apart may take a while.
+    let patient = "select set_config('statement_timeout', '0', true), \
+                   set_config('idle_in_transaction_session_timeout', '0', true)";
+    sqlx::query(patient).execute(&mut *snapshot).await?;
+    Ok(snapshot)
+}
+
+/// A page of a table's rows after a key, for as long as there are any.
 pub(super) fn pages<'store, Key, Value>(
-    pool: &'store PgPool,
+    store: &'store PgStore,
     sql: &'static str,
     before_all: Key,
     read: fn(&PgRow) -> Result<(Key, Value), StoreError>,
@@ -124,7 +151,8 @@ where
 {
     let next = move |after: Option<Key>| async move {
         let Some(after) = after else { return Ok(None) };
-        let rows = sqlx::query(sql).bind(after).bind(PAGE).fetch_all(pool).await?;
+        let mut snapshot = store.snapshot().await?;
+        let rows = sqlx::query(sql).bind(after).bind(PAGE).fetch_all(&mut *snapshot).await?;
         let values = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
         let last = values.last().map(|(key, _)| *key).filter(|_| values.len() as i64 == PAGE);
         let values = values.into_iter().map(|(_, value)| Ok(value));
