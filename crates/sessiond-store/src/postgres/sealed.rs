@@ -26,11 +26,11 @@ impl PgStore {
                          where u.application > $1 order by u.application limit $2";
         let (pool, first) = (&self.pool, Uuid::nil());
         let kinds = [
-            pages(pool, webhooks, first, |row| by_id(SealedFor::Webhook, row)),
-            pages(pool, before, first, |row| by_id(SealedFor::WebhookBefore, row)),
-            pages(pool, machines, first, |row| by_id(SealedFor::Machine, row)),
-            pages(pool, sessions, 0_i64, |row| by_number(SealedFor::McpSession, row)),
-            pages(pool, upstreams, 0_i64, |row| by_number(SealedFor::Upstream, row)),
+            pages(self, webhooks, first, |row| by_id(SealedFor::Webhook, row)),
+            pages(self, before, first, |row| by_id(SealedFor::WebhookBefore, row)),
+            pages(self, machines, first, |row| by_id(SealedFor::Machine, row)),
+            pages(self, sessions, 0_i64, |row| by_number(SealedFor::McpSession, row)),
+            pages(self, upstreams, 0_i64, |row| by_number(SealedFor::Upstream, row)),
         ];
         stream::iter(kinds).flatten().boxed()
     }
