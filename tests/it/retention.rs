@@ -196,6 +196,19 @@ async fn a_process_that_is_killed_while_it_lets_go_has_let_go_of_some_and_the_re
     assert_eq!(left(&mut raw).await, 0);
     drop(raw);
     assert!(size() < full / 2, "the file had {full} bytes and has {}", size());
+    // Also while nothing more is written: what was given back does not wait in the write-ahead log.
+    let mut raw = crate::support::look_inside(&url).await;
+    let pages = "select page_count * page_size from pragma_page_count, pragma_page_size";
+    let mut needed: i64 = 0;
+    for _ in 0..300 {
+        needed = sqlx::query_scalar(pages).fetch_one(&mut raw).await.unwrap();
+        if size() == needed.unsigned_abs() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    drop(raw);
+    assert_eq!(size(), needed.unsigned_abs(), "bytes of the file, and of its pages");
     assert!(daemon.terminate().success());
     let text = verified();
     assert!(text.contains("events more were let go"), "{text}");
