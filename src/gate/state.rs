@@ -1,6 +1,7 @@
 //! What the Gate knows, how commits and the clock change it, and what hot paths do with it.
 
 mod apply;
+mod bars;
 mod behind;
 mod clock;
 mod compare;

@@ -138,6 +138,12 @@ impl From<BarShown> for BarView {
     }
 }
 
+/// The terms of bars, where a revocation is told to place any.
+pub fn read_terms(until: Option<&str>, message: Option<String>) -> Result<Option<BarTerms>, Problem> {
+    let until = read_time("until", until)?;
+    Ok((until.is_some() || message.is_some()).then_some(BarTerms { until, message }))
+}
+
 impl PlaceBar {
     fn whom(&self) -> Result<Whom, Problem> {
         match (read_principal(self.principal.as_deref())?, &self.client_id) {

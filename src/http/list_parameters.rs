@@ -187,9 +187,9 @@ impl EndingParameters {
         read_flag(name, self.pairs.one(name).as_deref())
     }
 
-    /// The operator's own words.
-    pub fn reason(&self) -> Option<String> {
-        self.pairs.one("reason")
+    /// A parameter as it is said.
+    pub fn text(&self, name: &'static str) -> Option<String> {
+        self.pairs.one(name)
     }
 }
 

@@ -3,7 +3,7 @@
 use sessiond_core::Time;
 use sessiond_core::actor::ActorKind;
 use sessiond_core::api_key::ApiKey;
-use sessiond_core::bar::LONGEST_MESSAGE;
+use sessiond_core::bar::{KeepOut, LONGEST_MESSAGE};
 use sessiond_core::barring::{BarOptions, BarScope, Barring, Credentials};
 use sessiond_core::caller::Caller;
 use sessiond_core::filter::Filter;
@@ -14,12 +14,20 @@ use sessiond_core::scope::Scope;
 use uuid::Uuid;
 
 use super::Revocations;
-use crate::committer::{BarTerms, not_too_many};
+use crate::committer::not_too_many;
 use crate::error::Error;
 use crate::gate::ToKeepOut;
 
 /// Most principals, clients and keys that a preview names of each.
 const NAMED: usize = 100;
+
+/// What is said of bars that are to be placed.
+#[derive(Debug, Clone, Default)]
+pub struct BarTerms {
+    pub until: Option<Time>,
+    /// What whoever is kept out reads.
+    pub message: Option<String>,
+}
 
 /// Whose credentials a revocation would bar, one by one.
 #[derive(Debug, Default)]
@@ -38,13 +46,14 @@ pub(super) fn confined() -> Error {
     Error::Denied { code: "confined_to_application", message: message.to_owned() }
 }
 
-/// Checks what is said of bars.
-fn check_terms(terms: &BarTerms, now: Time) -> Result<(), Error> {
-    if terms.until.is_some_and(|until| until <= now) {
-        return Err(Error::field(
-            "until",
-            "until must lie in the future: a bar that is over keeps nobody out",
-        ));
+/// Checks what is said of bars that are placed at some moment.
+fn check_terms(terms: &BarTerms, placed_at: Time) -> Result<(), Error> {
+    if terms.until.is_some_and(|until| until <= placed_at) {
+        let message = format!(
+            "until must lie after {}, when the bar would be placed: a bar that is over keeps nobody out",
+            placed_at.format("%Y-%m-%d %H:%M:%S UTC")
+        );
+        return Err(Error::field("until", message));
     }
     if terms.message.as_ref().is_some_and(|message| message.chars().count() > LONGEST_MESSAGE) {
         return Err(Error::field("message", format!("message must be at most {LONGEST_MESSAGE} characters")));
@@ -72,23 +81,29 @@ pub(super) fn may_bar(caller: &Caller, filter: &Filter, bar: BarOptions) -> Resu
 }
 
 impl Revocations {
-    /// Checks that a revocation may keep out the principals of what it matches, until a moment to come.
+    /// Checks that a revocation may keep out the principals of what it matches, as it is said, if that is said. It begins at
+    /// some moment, now or later.
     pub(super) fn may_keep_out(
         &self,
         caller: &Caller,
         filter: &Filter,
         bar: BarOptions,
-        keep_out: Option<&BarTerms>,
-    ) -> Result<(), Error> {
-        let Some(terms) = keep_out else { return Ok(()) };
+        terms: Option<BarTerms>,
+        begins_at: Time,
+    ) -> Result<Option<KeepOut>, Error> {
+        let Some(terms) = terms else { return Ok(None) };
         // It holds in the whole organization, as what `bar` does.
         may_bar(caller, filter, BarOptions { matched: true, ..bar })?;
         if !matches!(bar.scope(filter), BarScope::Matched | BarScope::Principal) {
             let message = "until and message keep out the principals behind the sessions that fit: they go with bar: true \
                            and a filter, or with a filter that is one principal's";
-            return Err(Error::field("until", message));
+            return Err(Error::field(if terms.until.is_some() { "until" } else { "message" }, message));
         }
-        check_terms(terms, self.context.clock.now())
+        if !caller.repeats() {
+            check_terms(&terms, begins_at)?;
+        }
+        let BarTerms { until, message } = terms;
+        Ok(Some(KeepOut { until, message, placer: self.context.gate.known().placer(caller) }))
     }
 
     /// Tells what would become of the credentials behind the sessions of a filter, by the same rules as when it is done.
@@ -97,7 +112,7 @@ impl Revocations {
         caller: &Caller,
         filter: &Filter,
         bar: BarOptions,
-        keep_out: Option<&BarTerms>,
+        keep_out: Option<&KeepOut>,
     ) -> Result<(Barring, WouldBar), Error> {
         let now = self.context.clock.now();
         let (organization, scope) = (caller.organization, bar.scope(filter));
@@ -124,13 +139,13 @@ impl Revocations {
             api_keys: keys.len() as u64,
         };
         let whom = match keep_out {
-            Some(_) => known.to_keep_out(&behind, Some(&caller.authority())),
+            Some(keep_out) => known.to_keep_out(&behind, &keep_out.placer),
             None => ToKeepOut::default(),
         };
         let is_revoked = |key: &ApiKey| revoked.iter().any(|one| one.number == key.number);
         let asleep = keys.iter().filter(|key| whom.has_key(key) && !is_revoked(key));
         let closed = revoked.len() + asleep.count();
-        let kept_out = keep_out.map(|terms| whom.said(terms.until));
+        let kept_out = keep_out.map(|keep_out| whom.said(keep_out.until));
         let barring = Barring { kept_out, ..Barring::of(scope, found, presented, closed as u64) };
         if scope == BarScope::Matched {
             not_too_many(behind.principals.len(), tokens, revoked.len())?;

@@ -13,8 +13,8 @@ use uuid::Uuid;
 
 use super::bar::confined;
 use super::revocations::nobody_called;
-use super::{Revocations, Revoked};
-use crate::committer::{BarTerms, IntroducePrincipal};
+use super::{BarTerms, Revocations, Revoked};
+use crate::committer::IntroducePrincipal;
 use crate::context::AppContext;
 use crate::error::{Error, Thing};
 use crate::telling::PersonNamed;

@@ -29,7 +29,7 @@ mod workloads;
 use std::sync::Arc;
 
 pub use admission::{Admission, Registration};
-pub use bar::WouldBar;
+pub use bar::{BarTerms, WouldBar};
 pub use bars::{BarShown, Bars, Whom};
 pub use connect::{AGENT_SCOPES, LARGEST_CLIENT_INFO, NewSession, Opened};
 pub use gateway_sessions::GatewaySessions;
@@ -50,7 +50,6 @@ pub use traffic::Traffic;
 pub use view::View;
 pub use workloads::{WorkEnd, WorkView, Workloads};
 
-pub use crate::committer::BarTerms;
 use crate::context::AppContext;
 
 /// Longest text a client may give for anything about a session; longer is refused, never cut.

@@ -22,8 +22,8 @@ use uuid::Uuid;
 
 use super::bar::{WouldBar, may_bar};
 use super::revocation_worker::Worker;
-use super::{ListQuery, Queries, SessionQuery, Traffic, View};
-use crate::committer::{BarTerms, BeginRevocation, Origin};
+use super::{BarTerms, ListQuery, Queries, SessionQuery, Traffic, View};
+use crate::committer::{BeginRevocation, Origin};
 use crate::context::AppContext;
 use crate::error::{Error, Thing};
 use crate::secret;
@@ -124,31 +124,41 @@ impl Revocations {
         application: Uuid,
         id: Uuid,
         bar: BarOptions,
+        terms: Option<BarTerms>,
         note: Option<String>,
     ) -> Result<Revoked, Error> {
         let session = self.context.managed_session(caller, application, id).await?;
-        self.revoke_session(caller, &session, bar, note).await
+        self.revoke_found(caller, &session, bar, terms, note).await
     }
 
-    /// Revokes a session likewise that the caller is known to be allowed to act on.
-    pub async fn revoke_session(
+    /// Revokes a session likewise that the caller is known to be allowed to act on, and bars nothing else.
+    pub async fn revoke_session(&self, caller: &Caller, session: &MayAct) -> Result<Revoked, Error> {
+        self.revoke_found(caller, session, BarOptions::default(), None, None).await
+    }
+
+    async fn revoke_found(
         &self,
         caller: &Caller,
         session: &MayAct,
         bar: BarOptions,
+        terms: Option<BarTerms>,
         note: Option<String>,
     ) -> Result<Revoked, Error> {
-        if session.ended.is_some() && !caller.repeats() {
-            return Ok(Revoked { id: None, disconnected: 0, nodes: None, credentials: None });
-        }
         let filter = Filter {
             application: Some(session.application),
             session: Some(session.number),
             ..Filter::default()
         };
         may_bar(caller, &filter, bar)?;
-        let beginning =
-            BeginRevocation { bar, ..beginning(caller.organization, filter, Reason::Revoked, note)? };
+        let keep_out = self.may_keep_out(caller, &filter, bar, terms, self.context.clock.now())?;
+        if session.ended.is_some() && !caller.repeats() {
+            return Ok(Revoked { id: None, disconnected: 0, credentials: None });
+        }
+        let beginning = BeginRevocation {
+            bar,
+            keep_out,
+            ..beginning(caller.organization, filter, Reason::Revoked, note)?
+        };
         self.carry_through(Origin::caller(caller), beginning).await
     }
 
@@ -159,12 +169,12 @@ impl Revocations {
         caller: &Caller,
         query: &SessionQuery,
         bar: BarOptions,
-        keep_out: Option<BarTerms>,
+        terms: Option<BarTerms>,
         note: Option<String>,
     ) -> Result<Revoked, Error> {
         let filter = self.filter_to_revoke(caller, query).await?;
         may_bar(caller, &filter, bar)?;
-        self.may_keep_out(caller, &filter, bar, keep_out.as_ref())?;
+        let keep_out = self.may_keep_out(caller, &filter, bar, terms, self.context.clock.now())?;
         if filter.moves() {
             // Signs of life that are not in the log yet would be forgotten in a crash, and the filter depends on them.
             self.traffic.flush_all().await;
@@ -183,11 +193,11 @@ impl Revocations {
         caller: &Caller,
         query: &SessionQuery,
         bar: BarOptions,
-        keep_out: Option<BarTerms>,
+        terms: Option<BarTerms>,
     ) -> Result<Preview, Error> {
         let filter = self.filter_to_revoke(caller, query).await?;
         may_bar(caller, &filter, bar)?;
-        self.may_keep_out(caller, &filter, bar, keep_out.as_ref())?;
+        let keep_out = self.may_keep_out(caller, &filter, bar, terms, self.context.clock.now())?;
         let (credentials, would_bar) = self.would_bar(caller, &filter, bar, keep_out.as_ref())?;
         let mut filter = query.clone();
         if filter.status.is_empty() {
@@ -208,8 +218,8 @@ impl Revocations {
         terms: BarTerms,
         note: Option<String>,
     ) -> Result<Revoked, Error> {
-        self.may_keep_out(caller, &filter, BarOptions::default(), Some(&terms))?;
-        let keep_out = Some(terms);
+        let (bar, now) = (BarOptions::default(), self.context.clock.now());
+        let keep_out = self.may_keep_out(caller, &filter, bar, Some(terms), now)?;
         let beginning =
             BeginRevocation { keep_out, ..beginning(caller.organization, filter, Reason::Revoked, note)? };
         self.carry_through(Origin::caller(caller), beginning).await

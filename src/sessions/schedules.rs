@@ -5,17 +5,19 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use sessiond_core::Time;
+use sessiond_core::bar::KeepOut;
 use sessiond_core::barring::BarOptions;
 use sessiond_core::caller::Caller;
 use sessiond_core::cron::{Cron, Unreadable};
 use sessiond_core::ids::OrganizationNumber;
 use sessiond_core::reason::Reason;
+use sessiond_core::revocation::Revocation;
 use sessiond_core::schedule::{Missed, Schedule, ScheduleCreated, ScheduleEvent, Skipped, When};
 use uuid::Uuid;
 
 use super::bar::may_bar;
 use super::revocations::{beginning, check_note};
-use super::{Revocations, SessionQuery, Traffic};
+use super::{BarTerms, Revocations, SessionQuery, Traffic};
 use crate::committer::{BeginRevocation, ChangeStream, Origin};
 use crate::context::AppContext;
 use crate::error::{Error, Thing};
@@ -36,6 +38,8 @@ pub struct NewSchedule {
     pub missed: Missed,
     /// What each run bars beyond what its filter bars by itself.
     pub bar: BarOptions,
+    /// The bars that each run places, if it is to place any.
+    pub keep_out: Option<BarTerms>,
 }
 
 /// A schedule as it stands.
@@ -79,6 +83,9 @@ impl Schedules {
         let when = self.when(&new)?;
         let filter = self.revocations.filter_to_revoke(caller, &new.filter).await?;
         may_bar(caller, &filter, new.bar)?;
+        let now = self.context.clock.now();
+        let first_run = next_after(&when, now).unwrap_or(now);
+        let keep_out = self.revocations.may_keep_out(caller, &filter, new.bar, new.keep_out, first_run)?;
         let created = ScheduleCreated {
             id: secret::new_id(),
             name: name.to_owned(),
@@ -87,6 +94,7 @@ impl Schedules {
             when,
             missed: new.missed,
             bar: new.bar,
+            keep_out,
         };
         let command = ScheduleEvent::Created(Box::new(created));
         let schedule = self.command(Origin::caller(caller), caller.organization, None, command).await?;
@@ -199,18 +207,16 @@ impl Schedules {
             Reason::Revoked,
             schedule.note.clone(),
         )?;
-        let beginning =
-            BeginRevocation { bar: schedule.bar, schedule: Some((schedule.number, due_at)), ..plain };
-        let begin = |beginning| self.context.committer.submit(Origin::system(), beginning);
-        let begun = match begin(beginning.clone()).await {
-            // The sessions are ended all the same, and whoever looks at the revocation sees that it barred nothing.
-            Err(Error::TooManyToBar(message)) => {
-                tracing::warn!(schedule = %schedule.id, %message, "a scheduled revocation bars nothing");
-                begin(BeginRevocation { bar: BarOptions::default(), ..beginning }).await
-            }
-            begun => begun,
+        // Whoever has had a schedule run for longer than its bars were to stand has it end sessions still.
+        let now = self.context.clock.now();
+        let is_ahead = |keep_out: &KeepOut| keep_out.until.is_none_or(|until| until > now);
+        let beginning = BeginRevocation {
+            bar: schedule.bar,
+            keep_out: schedule.keep_out.clone().filter(is_ahead),
+            schedule: Some((schedule.number, due_at)),
+            ..plain
         };
-        match begun {
+        match self.begin_as_far_as_it_may(schedule, beginning).await {
             Ok(_) => {
                 tracing::info!(schedule = %schedule.id, %due_at, "a scheduled revocation began");
                 self.revocations.wake();
@@ -221,6 +227,33 @@ impl Schedules {
             // Its application is archived: nothing is left to end.
             Err(Error::NotFound(Thing::Application)) => self.skip(schedule, due_at).await.map(|()| false),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Begins a run with as much of what it is to bar as may be barred. The sessions are ended all the same, and whoever looks at
+    /// the revocation sees what it did not bar.
+    async fn begin_as_far_as_it_may(
+        &self,
+        schedule: &Schedule,
+        mut beginning: BeginRevocation,
+    ) -> Result<Revocation, Error> {
+        loop {
+            let begun = self.context.committer.submit(Origin::system(), beginning.clone()).await;
+            match begun.map(|committed| committed.outcome) {
+                Err(error @ (Error::LimitReached { .. } | Error::Forbidden { .. }))
+                    if beginning.keep_out.is_some() =>
+                {
+                    tracing::warn!(schedule = %schedule.id, %error, "a scheduled revocation keeps nobody out");
+                    beginning.keep_out = None;
+                }
+                Err(error @ Error::TooManyToBar(_))
+                    if beginning.keep_out.is_some() || !beginning.bar.is_none() =>
+                {
+                    tracing::warn!(schedule = %schedule.id, %error, "a scheduled revocation bars nothing");
+                    (beginning.keep_out, beginning.bar) = (None, BarOptions::default());
+                }
+                begun => return begun,
+            }
         }
     }
 

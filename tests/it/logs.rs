@@ -174,6 +174,12 @@ async fn who_changed_what_is_said_in_a_line_and_what_sessions_do_all_day_in_none
     operator.post(&format!("/api/v1/principals/{person}/enable"), json!({})).await;
     let (status, erased) = operator.delete(&format!("/api/v1/principals/{person}/personal")).await;
     assert!(status.is_success(), "{erased}");
+    let user = json!({ "name": "ada", "scopes": ["mcp:invoke"], "user": { "id": "ada" } });
+    assert_eq!(operator.post("/api/v1/api-keys", user).await.0, 201);
+    let (status, placed) = operator.post("/api/v1/bars", json!({ "principal": "ada" })).await;
+    assert_eq!(status, 201, "{placed}");
+    let bar = placed["bar"]["id"].as_str().unwrap().to_owned();
+    assert_eq!(operator.delete(&format!("/api/v1/bars/{bar}")).await.0, 200);
     assert!(daemon.child.id() > 0);
     let said = |lines: &[Value]| {
         lines.iter().map(|line| line["message"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
@@ -187,6 +193,8 @@ async fn who_changed_what_is_said_in_a_line_and_what_sessions_do_all_day_in_none
         "principal disabled",
         "principal enabled",
         "principal erased",
+        "bar placed",
+        "bar lifted",
     ];
     let begun_waiting = Instant::now();
     let lines = loop {
@@ -204,6 +212,7 @@ async fn who_changed_what_is_said_in_a_line_and_what_sessions_do_all_day_in_none
         assert_eq!(of(message)["level"], "INFO");
     }
     assert_eq!(of("api key revoked")["id"], key.as_str());
+    assert_eq!((&of("bar placed")["id"], &of("bar lifted")["id"]), (&json!(bar), &json!(bar)));
     assert_eq!(of("revocation ended")["disconnected"], begun["revocation"]["disconnectedCount"]);
     let routine = ["connected", "disconnected", "activity recorded", "expired", "token renewed"];
     assert!(!said(&audit(&daemon.log())).iter().any(|line| routine.contains(&line.as_str())));

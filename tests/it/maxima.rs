@@ -143,6 +143,78 @@ async fn of_many_who_make_the_last_one_at_once_as_many_do_as_there_is_room_for()
     }
 }
 
+/// The kind of a bar in the log, and how many may keep somebody out.
+const BAR: i64 = 13;
+const MOST_BARS: i64 = 10_000;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_the_most_bars_the_next_is_refused_with_words_and_nothing_of_its_revocation_is_done() {
+    const BARS: &str = "/api/v1/bars";
+    let mut server = Server::start().await;
+    let operator = server.operator().await;
+    let mut people = vec![];
+    for name in ["ada", "bob", "carl"] {
+        let body = json!({ "name": name, "scopes": ["mcp:invoke"], "user": { "id": name } });
+        let (status, made) = operator.post("/api/v1/api-keys", body).await;
+        assert_eq!(status, 201, "{made}");
+        let id = made["apiKey"]["user"]["principalId"].as_str().unwrap().to_owned();
+        people.push((made["key"].as_str().unwrap().to_owned(), id));
+    }
+    let [(ada_key, ada), (bob_key, bob), (_, carl)] = &people[..] else { panic!() };
+    assert_eq!(operator.post(BARS, json!({ "principal": carl })).await.0, 201);
+    server.stop().await;
+    fill(&server, BAR, MOST_BARS - 1).await;
+    let server = server.restart().await;
+    let operator = server.operator().await;
+    let in_hall = json!({ "applicationId": server.application().await, "hostname": "hall" });
+    let agents = [
+        server.holder(ada_key).connect(in_hall.clone()).await,
+        server.holder(bob_key).connect(in_hall.clone()).await,
+    ];
+    let log = server.log().await.len();
+    let refused = async |path: &str, body: Value| {
+        let (status, said) = operator.post(path, body).await;
+        assert_eq!((status.as_u16(), &said["code"]), (409, &json!("too_many_bars")), "{said}");
+        assert!(said["message"].as_str().unwrap().contains("at most 10000 bars"), "{said}");
+    };
+    let both = json!({ "filter": { "hostname": "hall" }, "bar": true, "message": "out" });
+    refused("/api/v1/revocations", both.clone()).await;
+    assert_eq!(server.log().await.len(), log, "nothing was done");
+    for agent in &agents {
+        assert_eq!(agent.call("heartbeat").await.0, 200);
+    }
+    // There is room for one.
+    let (status, placed) = operator.post(BARS, json!({ "principal": ada })).await;
+    assert_eq!((status.as_u16(), &placed["disconnectedCount"]), (201, &json!(1)), "{placed}");
+    let log = server.log().await.len();
+    refused(BARS, json!({ "principal": bob })).await;
+    assert_eq!(server.log().await.len(), log, "nothing was done");
+    assert_eq!(agents[1].call("heartbeat").await.0, 200);
+    server.holder(bob_key).connect(in_hall.clone()).await;
+
+    // A run of a schedule ends the sessions all the same.
+    let at = (server.clock.now() + chrono::TimeDelta::seconds(60)).to_rfc3339();
+    let mut body = both.clone();
+    (body["name"], body["at"]) = (json!("tonight"), json!(at));
+    let (status, made) = operator.post("/api/v1/scheduled-revocations", body).await;
+    assert_eq!(status, 201, "{made}");
+    let path =
+        format!("/api/v1/scheduled-revocations/{}", made["scheduledRevocation"]["id"].as_str().unwrap());
+    server.turn(61);
+    server.until("its run", async || operator.get(&path).await.1["scheduledRevocation"]["runs"] == 1).await;
+    server.until("the end", async || agents[1].call("heartbeat").await.0 == 401).await;
+    server.holder(bob_key).connect(in_hall).await;
+
+    // Whatever is lifted makes room, and so does what is over by the clock.
+    let path = format!("{BARS}/{}", placed["bar"]["id"].as_str().unwrap());
+    assert_eq!(operator.delete(&path).await.0, 200);
+    let until = (server.clock.now() + chrono::TimeDelta::seconds(60)).to_rfc3339();
+    assert_eq!(operator.post(BARS, json!({ "principal": bob, "until": until })).await.0, 201);
+    refused(BARS, json!({ "principal": ada })).await;
+    server.turn(61);
+    assert_eq!(operator.post(BARS, json!({ "principal": ada })).await.0, 201);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn of_many_who_want_one_name_for_an_application_at_once_one_gets_it() {
     let server = Server::start().await;

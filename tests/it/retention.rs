@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use sessiond::journals::{Entry, Journal, Level};
 use sessiond_core::ids::SessionNumber;
 
+use crate::media::{Caller, PATIENT, SESSIONS, again, with_session};
 use crate::support::daemon::{database, sessiond};
 use crate::support::{Daemon, Feed, Holder, Server};
 
@@ -195,6 +196,19 @@ async fn a_process_that_is_killed_while_it_lets_go_has_let_go_of_some_and_the_re
     assert_eq!(left(&mut raw).await, 0);
     drop(raw);
     assert!(size() < full / 2, "the file had {full} bytes and has {}", size());
+    // Also while nothing more is written: what was given back does not wait in the write-ahead log.
+    let mut raw = crate::support::look_inside(&url).await;
+    let pages = "select page_count * page_size from pragma_page_count, pragma_page_size";
+    let mut needed: i64 = 0;
+    for _ in 0..300 {
+        needed = sqlx::query_scalar(pages).fetch_one(&mut raw).await.unwrap();
+        if size() == needed.unsigned_abs() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    drop(raw);
+    assert_eq!(size(), needed.unsigned_abs(), "bytes of the file, and of its pages");
     assert!(daemon.terminate().success());
     let text = verified();
     assert!(text.contains("events more were let go"), "{text}");
@@ -239,4 +253,101 @@ async fn letting_go_is_a_job_that_is_told_of() {
     let daemon = Daemon::start(directory.path(), &[]);
     let ready = reqwest::get(format!("{}/readyz?verbose", daemon.base)).await.unwrap().text().await.unwrap();
     assert!(ready.contains("job retention"), "{ready}");
+}
+
+/// Waits until a session is found no more.
+async fn until_let_go(server: &Server, operator: &Holder, path: &str) {
+    let gone = async || operator.get(path).await.0 == StatusCode::NOT_FOUND;
+    server.until_within(60, "the session to be let go", gone).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_with_more_events_than_one_transaction_takes_goes_in_several() {
+    const BEATS: u64 = 2_400;
+    let mut server = Server::start().await;
+    let operator = server.operator().await;
+    let (long, other) = (operator.connect(json!({})).await, operator.connect(json!({})).await);
+    for _ in 0..BEATS {
+        assert_eq!(long.call("heartbeat").await.0, StatusCode::OK);
+    }
+    assert_eq!(long.call("disconnect").await.0, StatusCode::OK);
+    server.turn(120);
+    keep_ended(&operator, json!(60)).await;
+    until_let_go(&server, &operator, &long.path()).await;
+    assert_eq!(operator.get(&other.path()).await.0, StatusCode::OK);
+    let log = server.log().await;
+    let accounts = log.iter().filter(|(name, _)| name == "activity_folded" || name == "sessions_let_go");
+    let accounts: Vec<_> =
+        accounts.map(|(name, body)| (name.as_str(), body["events"].as_u64().unwrap())).collect();
+    assert!(accounts.iter().all(|(_, events)| *events <= 1_000), "{accounts:?}");
+    assert_eq!(accounts.iter().map(|(_, events)| events).sum::<u64>(), BEATS + 2, "{accounts:?}");
+    assert_eq!(accounts.last().unwrap().0, "sessions_let_go", "{accounts:?}");
+    assert!(accounts.len() >= 3, "{accounts:?}");
+    server.stop().await;
+    let reader = sessiond_store::open_to_look(&server.database()).await.unwrap();
+    let report = reader.verify(&mut |_, _| ()).await.unwrap();
+    assert_eq!(report.let_go, BEATS + 2);
+    reader.close().await;
+    assert_eq!(sessiond_store::rebuild(&server.database(), &mut |_, _| ()).await.unwrap(), report);
+    let server = server.restart().await;
+    assert_eq!(server.operator().await.get(&long.path()).await.0, StatusCode::NOT_FOUND);
+}
+
+/// Bytes that were sent in all: of the stream, of its app, of its virtual host.
+async fn sent(key: &Caller) -> [Value; 3] {
+    let mut sent = [const { Value::Null }; 3];
+    for (sent, path) in sent.iter_mut().zip(["/apps/app/streams/stream", "/apps/app", ""]) {
+        let told = key.response(&format!("/v1/stats/current/vhosts/default{path}")).await;
+        *sent = told["totalBytesOut"].clone();
+    }
+    sent
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_stream_was_sent_in_all_is_the_same_after_its_sessions_were_let_go_and_after_restarts() {
+    const OTHER: &str = "/v1/vhosts/default/apps/app/streams/other/sessions";
+    let (server, key) = with_session("one", &PATIENT).await;
+    let operator = server.operator().await;
+    let viewer = async |key: &Caller, at: &str, name: &str, bytes: u64, ends: bool| {
+        if name != "one" {
+            assert_eq!(key.post(at, json!({ "name": name })).await.status, 201);
+        }
+        let told = key.post(&format!("{at}/{name}:report"), json!({ "totalBytesOut": bytes })).await;
+        assert_eq!(told.status, 200, "{told:?}");
+        if ends {
+            assert_eq!(key.delete(&format!("{at}/{name}")).await.status, 200);
+        }
+    };
+    viewer(&key, SESSIONS, "one", 1_000, true).await;
+    viewer(&key, SESSIONS, "two", 200, true).await;
+    viewer(&key, SESSIONS, "stays", 30, false).await;
+    viewer(&key, OTHER, "elsewhere", 4, true).await;
+    let all = [json!(1_230), json!(1_234), json!(1_234)];
+    assert_eq!(sent(&key).await, all);
+    let kept = async |server: &Server| {
+        let (_, list) = server.operator().await.get("/api/v1/sessions?status=all&kind=media").await;
+        list["items"].as_array().unwrap().len()
+    };
+    assert_eq!(kept(&server).await, 4);
+    server.turn(120);
+    keep_ended(&operator, json!(60)).await;
+    server.until_within(30, "all that ended to be let go", async || kept(&server).await == 1).await;
+    assert_eq!(sent(&key).await, all, "let go");
+
+    let mut server = server.restart_after(130).await;
+    let key = again(&server, &key);
+    assert_eq!(sent(&key).await, all, "begun again");
+    viewer(&key, SESSIONS, "three", 700, true).await;
+    let all = [json!(1_930), json!(1_934), json!(1_934)];
+    assert_eq!(sent(&key).await, all);
+    server.turn(120);
+    server.until_within(30, "the last that ended to be let go", async || kept(&server).await == 1).await;
+    assert_eq!(sent(&key).await, all, "let go again");
+    server.stop().await;
+    sessiond_store::rebuild(&server.database(), &mut |_, _| ()).await.unwrap();
+    let reader = sessiond_store::open_to_look(&server.database()).await.unwrap();
+    reader.verify(&mut |_, _| ()).await.unwrap();
+    reader.close().await;
+    let server = server.restart_after(260).await;
+    assert_eq!(sent(&again(&server, &key)).await, all, "made again from the log");
 }

@@ -11,15 +11,18 @@ use crate::table::{Line, thousands};
 
 /// Sessions that come and go a second: each connects, is alive once, and says goodbye.
 const A_SECOND: usize = 200;
+/// Connections by which they are alive and say goodbye.
+const CONNECTIONS: usize = 64;
 /// How long what has ended, and activity, is kept where it is let go.
 const KEPT: &str = "10s";
 /// Of a run's time, the last part in which the size has to be flat; and how much it may still grow in it.
 const LAST_PART: usize = 3;
 const FLAT: f64 = 1.1;
 
-/// One run: the size, write-ahead log included, about every second; and how many sessions there were.
+/// One run: the sizes of the database and of its write-ahead log, about every second; and how many sessions there were.
 struct Run {
     sizes: Vec<u64>,
+    logs: Vec<u64>,
     sessions: usize,
 }
 
@@ -46,8 +49,9 @@ pub fn retention(bench: &Bench) -> anyhow::Result<Vec<Line>> {
             met: Some(growth <= FLAT),
         },
         Line::note(format!("yardstick: the same with everything kept; {KEPT} are kept otherwise")),
-        Line::note(format!("MiB over time, let go: {}", let_go.over_time())),
-        Line::note(format!("MiB over time, kept: {}", kept.over_time())),
+        Line::note(format!("MiB over time, let go: {}", over_time(&let_go.sizes))),
+        Line::note(format!("MiB over time, kept: {}", over_time(&kept.sizes))),
+        Line::note(format!("MiB of the write-ahead log beside it, let go: {}", over_time(&let_go.logs))),
         Line::note(format!(
             "{} and {} sessions in {} s",
             thousands(let_go.sessions as f64),
@@ -62,8 +66,8 @@ impl Run {
         self.sizes.last().copied().unwrap_or_default()
     }
 
-    /// The size in the last of three parts by what it was in the second, at the most in each: the write-ahead log goes up and
-    /// down.
+    /// The size in the last of three parts by what it was in the second, at the most in each. The write-ahead log is no part of
+    /// it: that goes up and down by itself.
     fn growth(&self) -> f64 {
         let part = (self.sizes.len() / LAST_PART).max(1);
         let most = |sizes: &[u64]| sizes.iter().copied().max().unwrap_or(1) as f64;
@@ -72,12 +76,12 @@ impl Run {
             &self.sizes[self.sizes.len().saturating_sub(2 * part)..self.sizes.len().saturating_sub(part)];
         most(last) / most(before)
     }
+}
 
-    fn over_time(&self) -> String {
-        let step = (self.sizes.len() / 9).max(1);
-        let some = self.sizes.iter().step_by(step);
-        some.map(|bytes| format!("{:.1}", *bytes as f64 / f64::from(1 << 20))).collect::<Vec<_>>().join(", ")
-    }
+fn over_time(sizes: &[u64]) -> String {
+    let step = (sizes.len() / 9).max(1);
+    let some = sizes.iter().step_by(step);
+    some.map(|bytes| format!("{:.1}", *bytes as f64 / f64::from(1 << 20))).collect::<Vec<_>>().join(", ")
 }
 
 fn run(bench: &Bench, name: &str, flags: &[&str], window: Duration) -> anyhow::Result<Run> {
@@ -86,23 +90,24 @@ fn run(bench: &Bench, name: &str, flags: &[&str], window: Duration) -> anyhow::R
     server.until_ready()?;
     let token = server.token()?;
     let application = server.first_application(&token)?;
-    let (began, mut run) = (Instant::now(), Run { sizes: vec![], sessions: 0 });
+    let (began, mut run) = (Instant::now(), Run { sizes: vec![], logs: vec![], sessions: 0 });
     while began.elapsed() < window {
         let next = Instant::now() + Duration::from_secs(1);
         let heartbeats = open_sessions(server.address, Connects::new(&token, &application), A_SECOND)?;
         run.sessions += heartbeats.len();
         block_on(come_and_go(&server, &heartbeats))?;
-        run.sizes.push(size(&directory)?);
+        run.sizes.push(bytes(&directory, "sessiond.db"));
+        run.logs.push(bytes(&directory, "sessiond.db-wal"));
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
     }
-    eprintln!("  {name}: {} MiB", run.over_time());
+    eprintln!("  {name}: {} MiB", over_time(&run.sizes));
     server.stop()?;
     Ok(run)
 }
 
 /// Each is alive once, and says goodbye.
 async fn come_and_go(server: &Server, heartbeats: &[Vec<u8>]) -> anyhow::Result<()> {
-    let parts = heartbeats.chunks(heartbeats.len().div_ceil(8).max(1)).map(async |part| {
+    let parts = heartbeats.chunks(heartbeats.len().div_ceil(CONNECTIONS).max(1)).map(async |part| {
         let mut connection = Connection::open(server.address).await?;
         for heartbeat in part {
             connection.call(heartbeat).await?;
@@ -113,8 +118,6 @@ async fn come_and_go(server: &Server, heartbeats: &[Vec<u8>]) -> anyhow::Result<
     futures_util::future::try_join_all(parts).await.map(drop)
 }
 
-/// Bytes of the database and its write-ahead log.
-fn size(directory: &Path) -> anyhow::Result<u64> {
-    let bytes = |name: &str| std::fs::metadata(directory.join(name)).map_or(0, |metadata| metadata.len());
-    Ok(bytes("sessiond.db") + bytes("sessiond.db-wal"))
+fn bytes(directory: &Path, name: &str) -> u64 {
+    std::fs::metadata(directory.join(name)).map_or(0, |metadata| metadata.len())
 }

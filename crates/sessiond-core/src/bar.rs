@@ -10,6 +10,7 @@ use crate::ids::{
     ApplicationNumber, Head, OrganizationNumber, Position, PrincipalNumber, RevocationNumber,
     ServiceAccountNumber, StreamKind,
 };
+use crate::scope::Scopes;
 use crate::shown;
 use crate::stream::{EMPTY, Envelope, Most, Stream, StreamEvent, StreamRefusal, text};
 
@@ -47,6 +48,31 @@ pub struct BarPlaced {
     pub note: Option<String>,
     /// The revocation that ended what there was.
     pub revocation: RevocationNumber,
+}
+
+/// The bars that a revocation is to place on the principals behind what it covers.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct KeepOut {
+    /// They are over at this instant.
+    #[serde(with = "chrono::serde::ts_milliseconds_option", skip_serializing_if = "Option::is_none")]
+    pub until: Option<Time>,
+    /// What whoever is kept out reads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    pub placer: Placer,
+}
+
+/// Whoever wants bars placed, now or by a schedule. That one is left out, because whoever is barred lifts no bar; and to bar
+/// somebody is to take the rights of the credentials that it closes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Placer {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub principal: Option<PrincipalNumber>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client: Option<BarredClient>,
+    pub scopes: Scopes,
 }
 
 /// A client that is a principal by itself.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::Time;
+use crate::bar::KeepOut;
 use crate::barring::BarOptions;
 use crate::filter::Filter;
 use crate::ids::{Head, OrganizationNumber, RevocationNumber, StreamKind};
@@ -37,6 +38,9 @@ pub struct ScheduleCreated {
     /// What each run bars beyond what its filter bars by itself.
     #[serde(default, skip_serializing_if = "BarOptions::is_none")]
     pub bar: BarOptions,
+    /// Each run keeps the principals behind what it covers out, as long as that is not over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_out: Option<KeepOut>,
 }
 
 /// When a schedule runs.
@@ -90,6 +94,8 @@ pub struct Schedule {
     pub missed: Missed,
     #[serde(default, skip_serializing_if = "BarOptions::is_none")]
     pub bar: BarOptions,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_out: Option<KeepOut>,
     pub created_at: Time,
     /// Runs due up to here are over, one way or the other: the next is the first after it.
     pub done_until: Time,
@@ -151,6 +157,7 @@ impl Stream for Schedule {
                 when: created.when.clone(),
                 missed: created.missed,
                 bar: created.bar,
+                keep_out: created.keep_out.clone(),
                 created_at: now,
                 done_until: now,
                 runs: 0,

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use sessiond_core::actor::ActorKind;
 use sessiond_core::api_key::{ApiKey, ApiKeyEvent};
-use sessiond_core::bar::{Bar, BarEvent, BarPlaced};
+use sessiond_core::bar::{Bar, BarEvent, BarPlaced, KeepOut};
 use sessiond_core::barring::{BarScope, Barring, Credentials};
 use sessiond_core::change::Change;
 use sessiond_core::ids::{
@@ -60,7 +60,7 @@ impl Draft<'_> {
             }
         }
         let revoked: Vec<_> = revoked.map(|key| key.number).collect();
-        let keep_out = self.plan_to_keep_out(origin, beginning, &behind, &keys)?;
+        let keep_out = self.plan_to_keep_out(beginning, &behind, &keys)?;
         let asleep = keys.iter().filter(|key| keep_out.has_key(key) && !revoked.contains(&key.number));
         let closed = revoked.len() + asleep.count();
         let found = Credentials {
@@ -88,26 +88,23 @@ impl Draft<'_> {
     /// credentials.
     fn plan_to_keep_out(
         &self,
-        origin: &Origin,
         beginning: &BeginRevocation,
         behind: &Behind,
         keys: &[ApiKey],
     ) -> Result<ToKeepOut, Error> {
-        if beginning.keep_out.is_none() {
-            return Ok(ToKeepOut::default());
-        }
-        let keep_out = self.known.to_keep_out(behind, origin.authority.as_ref());
-        if keep_out.without_oneself && keep_out.principals.is_empty() {
+        let Some(KeepOut { placer, .. }) = &beginning.keep_out else { return Ok(ToKeepOut::default()) };
+        let keep_out = self.known.to_keep_out(behind, placer);
+        // Nobody reads words about the run of a schedule, and its sessions end all the same.
+        let asked = beginning.schedule.is_none();
+        if asked && keep_out.without_oneself && keep_out.principals.is_empty() {
             let message = "this would keep out nobody but yourself, and whoever is barred lifts no bar: leave out until and \
                            message, or let somebody else do it";
             return Err(Error::field("principal", message));
         }
-        if let Some(authority) = &origin.authority {
-            let clients = keep_out.clients().map(|client| self.known.rights_of(client));
-            let asleep = keys.iter().filter(|key| keep_out.has_key(key));
-            for rights in clients.chain(asleep.map(|key| Scopes::parse(&key.scopes).0)) {
-                Error::unless_may_give(authority.scopes, rights)?;
-            }
+        let clients = keep_out.clients().map(|client| self.known.rights_of(client));
+        let asleep = keys.iter().filter(|key| keep_out.has_key(key));
+        for rights in clients.chain(asleep.map(|key| Scopes::parse(&key.scopes).0)) {
+            Error::unless_may_give(placer.scopes, rights)?;
         }
         not_too_many(keep_out.principals.len(), 0, 0)?;
         self.room_for_more::<Bar>(beginning.organization, keep_out.principals.len())?;

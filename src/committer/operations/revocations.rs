@@ -1,6 +1,7 @@
 //! Operations on revocations.
 
 use sessiond_core::Time;
+use sessiond_core::bar::KeepOut;
 use sessiond_core::barring::BarOptions;
 use sessiond_core::filter::Filter;
 use sessiond_core::ids::{OrganizationNumber, PrincipalNumber, RevocationNumber};
@@ -21,20 +22,12 @@ pub struct BeginRevocation {
     pub note: Option<String>,
     /// What it bars beyond what its filter bars by itself.
     pub bar: BarOptions,
-    /// The principals behind what it covers are kept out from then on, on these terms.
-    pub keep_out: Option<BarTerms>,
+    /// The principals behind what it covers are kept out from then on.
+    pub keep_out: Option<KeepOut>,
     /// The principal is disabled with it; with its public id.
     pub disable: Option<(PrincipalNumber, Uuid)>,
     /// It is a run of this schedule, for this moment. A run that is done already does not begin again.
     pub schedule: Option<(i64, Time)>,
-}
-
-/// The terms of bars.
-#[derive(Debug, Clone, Default)]
-pub struct BarTerms {
-    pub until: Option<Time>,
-    /// What whoever is kept out reads.
-    pub message: Option<String>,
 }
 
 impl Operation for BeginRevocation {

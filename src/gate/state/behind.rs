@@ -6,9 +6,9 @@ use sessiond_core::Time;
 use sessiond_core::actor::ActorKind;
 use sessiond_core::api_key::ApiKey;
 use sessiond_core::application::Application;
-use sessiond_core::bar::BarredClient;
+use sessiond_core::bar::{BarredClient, Placer};
 use sessiond_core::barring::KeptOut;
-use sessiond_core::caller::{Authority, CredentialKind};
+use sessiond_core::caller::{Caller, CredentialKind};
 use sessiond_core::ids::{OrganizationNumber, PrincipalNumber, SessionNumber};
 use sessiond_core::kind::Kind;
 use sessiond_core::scope::{Scope, Scopes};
@@ -122,18 +122,22 @@ impl GateState {
         behind.clients.extend(client.map(|number| (owner.kind as i64, number)));
     }
 
-    /// Whom bars on the principals behind sessions keep out: all but whoever asks, who could not lift them.
-    pub fn to_keep_out(&self, behind: &Behind, asks: Option<&Authority>) -> ToKeepOut {
-        let own = asks.and_then(|asks| match &asks.credential.kind {
+    /// Whoever asks, as one who wants bars placed.
+    pub fn placer(&self, caller: &Caller) -> Placer {
+        let client = match &caller.credential.kind {
             CredentialKind::Access { client, .. } => self.oauth_client(client),
             CredentialKind::ApiKey { key, .. } => self.key_client(*key),
             _ => None,
-        });
-        let person = asks.and_then(|asks| asks.principal);
+        };
+        Placer { principal: caller.principal, client, scopes: caller.scopes }
+    }
+
+    /// Whom bars on the principals behind sessions keep out: all but whoever wants them placed, who could not lift them.
+    pub fn to_keep_out(&self, behind: &Behind, placer: &Placer) -> ToKeepOut {
         let mut whom = ToKeepOut::default();
         for principal in &behind.principals {
             let client = self.client_itself(*principal);
-            if person == Some(*principal) || (client.is_some() && client == own) {
+            if placer.principal == Some(*principal) || (client.is_some() && client == placer.client) {
                 whom.without_oneself = true;
             } else {
                 whom.principals.push((*principal, client));

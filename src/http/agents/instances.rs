@@ -5,7 +5,6 @@ use axum::extract::{OriginalUri, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
-use sessiond_core::barring::BarOptions;
 use sessiond_core::relation::Way;
 
 use super::read::listed;
@@ -79,7 +78,7 @@ pub async fn revoke_instance(
     State(app): State<App>,
 ) -> Result<StatusCode, Problem> {
     let session = app.sessions.queries.find_to_act_on(&caller, Way::Management, session).await?;
-    app.sessions.revocations.revoke_session(&caller, &session, BarOptions::default(), None).await?;
+    app.sessions.revocations.revoke_session(&caller, &session).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

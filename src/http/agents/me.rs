@@ -3,7 +3,6 @@
 use axum::Json;
 use axum::extract::{OriginalUri, State};
 use axum::response::Response;
-use sessiond_core::barring::BarOptions;
 use sessiond_core::relation::Way;
 
 use super::{Ended, SessionEnvelope, listed};
@@ -73,7 +72,6 @@ pub async fn end_my_session(
     State(app): State<App>,
 ) -> Result<Json<Ended>, Problem> {
     let session = app.sessions.queries.find_to_act_on(&caller, Way::Person, id).await?;
-    let revoked =
-        app.sessions.revocations.revoke_session(&caller, &session, BarOptions::default(), None).await?;
+    let revoked = app.sessions.revocations.revoke_session(&caller, &session).await?;
     Ok(Json(revoked.into()))
 }

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::{Session, SessionEnvelope, SessionList};
 use crate::http::App;
+use crate::http::bars::read_terms;
 use crate::http::extract::{CanEnd, CanRead, Query};
 use crate::http::figures::PolicyBody;
 use crate::http::filter::FilterParameters;
@@ -270,6 +271,8 @@ impl From<Revoked> for Ended {
 pub struct RevokeParameters {
     bar: Option<String>,
     include_keys: Option<String>,
+    until: Option<String>,
+    message: Option<String>,
     reason: Option<String>,
 }
 
@@ -287,6 +290,8 @@ pub struct RevokeParameters {
         ("dryRun" = Option<bool>, Query, description = "Only tell what it would come to."),
         ("bar" = Option<bool>, Query, description = "Bar what was issued before to the principals and OAuth clients of the sessions that fit. Without a filter everything issued for the application before is barred anyway."),
         ("includeKeys" = Option<bool>, Query, description = "Revoke API keys too: those that act for these principals, and those that opened these sessions. Needs `management:all`."),
+        ("until" = Option<String>, Query, format = DateTime, description = "With `bar` and a filter: keep the principals of the sessions that fit out until this instant (RFC 3339), whatever they present."),
+        ("message" = Option<String>, Query, description = "What they read. Without `until` they are kept out until the bars are lifted.", max_length = 500),
         ("reason" = Option<String>, Query, description = "The operator's own words, at most 200 characters.", max_length = 200),
     ),
     responses(
@@ -301,12 +306,13 @@ pub async fn revoke_all(
 ) -> Result<Json<EndedMany>, Problem> {
     let query = parameters.read(application)?;
     let bar = BarOptions { matched: parameters.flag("bar")?, keys: parameters.flag("includeKeys")? };
+    let terms = read_terms(parameters.text("until").as_deref(), parameters.text("message"))?;
     if parameters.flag("dryRun")? {
-        let preview = app.sessions.revocations.preview(&caller, &query, bar, None).await?;
+        let preview = app.sessions.revocations.preview(&caller, &query, bar, terms).await?;
         return Ok(Json(RevocationPreview::from(preview).into()));
     }
-    let reason = parameters.reason();
-    let revoked = app.sessions.revocations.revoke_matching(&caller, &query, bar, None, reason).await?;
+    let reason = parameters.text("reason");
+    let revoked = app.sessions.revocations.revoke_matching(&caller, &query, bar, terms, reason).await?;
     Ok(Json(Ended::from(revoked).into()))
 }
 
@@ -320,6 +326,8 @@ pub async fn revoke_all(
         ("sessionId" = Uuid, Path, description = "The session."),
         ("bar" = Option<bool>, Query, description = "Bar what was issued before to its principal and to the OAuth client that opened it."),
         ("includeKeys" = Option<bool>, Query, description = "With `bar`: revoke API keys too, those that act for its principal and the one that opened it. Needs `management:all`."),
+        ("until" = Option<String>, Query, format = DateTime, description = "With `bar`: keep its principal out until this instant (RFC 3339), whatever it presents."),
+        ("message" = Option<String>, Query, description = "What it reads. Without `until` it is kept out until the bar is lifted.", max_length = 500),
         ("reason" = Option<String>, Query, description = "The operator's own words, at most 200 characters.", max_length = 200),
     ),
     responses(
@@ -336,8 +344,10 @@ pub async fn revoke(
         matched: read_flag("bar", parameters.bar.as_deref())?,
         keys: read_flag("includeKeys", parameters.include_keys.as_deref())?,
     };
+    let terms = read_terms(parameters.until.as_deref(), parameters.message)?;
+    let reason = parameters.reason;
     let revoked =
-        app.sessions.revocations.revoke_one(&caller, application, session, bar, parameters.reason).await?;
+        app.sessions.revocations.revoke_one(&caller, application, session, bar, terms, reason).await?;
     Ok(Json(revoked.into()))
 }
 

@@ -14,14 +14,15 @@ pub use credentials::*;
 pub use scheduled::*;
 
 use super::agents::Session;
+use super::bars::read_terms;
 use super::extract::{Body, CanEnd, CanRead, Query, given};
-use super::filter::{FilterBody, read_time};
+use super::filter::FilterBody;
 use super::page::{self, PAGE, PagedParameters, read_flag, read_limit};
 use super::problem::{Problem, ProblemBody};
 use super::words::ActorWord;
 use super::{App, time};
 use crate::http::ids::{self, Id};
-use crate::sessions::{BarTerms, Preview, Progress, Revoked};
+use crate::sessions::{Preview, Progress, Revoked};
 use sessiond_core::barring::BarOptions;
 use sessiond_core::revocation::Acknowledged;
 
@@ -53,15 +54,6 @@ pub struct CreateRevocation {
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, max_length = 500)]
     pub message: Option<String>,
-}
-
-impl CreateRevocation {
-    /// The terms of bars, if it is to place any.
-    fn keep_out(&self) -> Result<Option<BarTerms>, Problem> {
-        let until = read_time("until", self.until.as_deref())?;
-        let message = self.message.clone();
-        Ok((until.is_some() || message.is_some()).then_some(BarTerms { until, message }))
-    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -256,14 +248,13 @@ pub async fn create_revocation(
     Query(parameters): Query<CreateParameters>,
     Body(body): Body<CreateRevocation>,
 ) -> Result<Response, Problem> {
-    let (query, keep_out) = (body.filter.read()?, body.keep_out()?);
+    let (query, terms) = (body.filter.read()?, read_terms(body.until.as_deref(), body.message)?);
     let bar = BarOptions { matched: body.bar, keys: body.include_keys };
     if body.dry_run || read_flag("dryRun", parameters.dry_run.as_deref())? {
-        let preview = app.sessions.revocations.preview(&caller, &query, bar, keep_out).await?;
+        let preview = app.sessions.revocations.preview(&caller, &query, bar, terms).await?;
         return Ok(Json(RevocationPreview::from(preview)).into_response());
     }
-    let revoked =
-        app.sessions.revocations.revoke_matching(&caller, &query, bar, keep_out, body.reason).await?;
+    let revoked = app.sessions.revocations.revoke_matching(&caller, &query, bar, terms, body.reason).await?;
     let progress = app.sessions.revocations.find(&caller, revoked.id.unwrap_or_default()).await?;
     let location = format!("/api/v1/revocations/{}", progress.revocation.id);
     let body = RevocationEnvelope { revocation: progress.into() };

@@ -5,11 +5,13 @@ use axum::extract::{OriginalUri, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
+use sessiond_core::bar::KeepOut;
 use sessiond_core::barring::BarOptions;
 use sessiond_core::schedule::{Missed, When};
 use uuid::Uuid;
 
 use super::{PlainList, link};
+use crate::http::bars::read_terms;
 use crate::http::extract::{Body, CanEnd, CanRead, Query, given};
 use crate::http::filter::{FilterBody, read_time};
 use crate::http::ids::{self, Id};
@@ -51,12 +53,21 @@ pub struct CreateScheduledRevocation {
     #[schema(nullable = false, value_type = Option<MissedWord>)]
     pub missed: Option<Missed>,
     /// As of a revocation: each run bars what was issued to the principals and OAuth clients of the sessions that fit. A
-    /// run that would have to bar too much bars nothing, and its revocation says so.
+    /// run that would have to bar too much, or more than whoever made it may, bars less, and its revocation says so.
     #[serde(default)]
     pub bar: bool,
     /// As of a revocation: each run revokes API keys too.
     #[serde(default)]
     pub include_keys: bool,
+    /// With `bar`, as of a revocation: each run keeps the principals of the sessions that fit out until this instant, which lies
+    /// after the first run. Runs that come later keep nobody out.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false, format = DateTime)]
+    pub until: Option<String>,
+    /// What they read. Without `until` they are kept out until the bars are lifted.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false, max_length = 500)]
+    pub message: Option<String>,
 }
 
 /// A scheduled revocation.
@@ -81,6 +92,14 @@ pub struct ScheduledRevocation {
     pub missed: Missed,
     pub bar: bool,
     pub include_keys: bool,
+    /// Until when the bars stand that its runs place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, format = DateTime)]
+    pub until: Option<String>,
+    /// What whoever they keep out reads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub message: Option<String>,
     pub status: ScheduleStatus,
     #[schema(format = DateTime)]
     pub created_at: String,
@@ -127,6 +146,7 @@ impl From<Scheduled> for ScheduledRevocation {
     fn from(scheduled: Scheduled) -> Self {
         let schedule = scheduled.schedule;
         let over = schedule.over();
+        let KeepOut { until, message, .. } = schedule.keep_out.unwrap_or_default();
         let (at, cron, time_zone) = match schedule.when {
             When::At(at) => (Some(time(at)), None, None),
             When::Cron { expression, time_zone } => (None, Some(expression), Some(time_zone)),
@@ -142,6 +162,8 @@ impl From<Scheduled> for ScheduledRevocation {
             missed: schedule.missed,
             bar: schedule.bar.matched,
             include_keys: schedule.bar.keys,
+            until: until.map(time),
+            message,
             status: match (over, schedule.paused) {
                 (true, _) => ScheduleStatus::Over,
                 (false, true) => ScheduleStatus::Paused,
@@ -184,6 +206,7 @@ pub async fn create_scheduled_revocation(
         time_zone: body.time_zone,
         missed: body.missed.unwrap_or(Missed::RunOnce),
         bar: BarOptions { matched: body.bar, keys: body.include_keys },
+        keep_out: read_terms(body.until.as_deref(), body.message)?,
     };
     Ok((StatusCode::CREATED, enveloped(app.sessions.schedules.create(&caller, new).await?)))
 }

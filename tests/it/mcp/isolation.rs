@@ -39,7 +39,9 @@ async fn call_with_a_nonce(client: &Client, id: usize) -> Result<(), String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_reply_is_its_callers_although_all_count_from_nought() {
-    let (house, _upstream) = House::with_fake(&[]).await;
+    // The client keeps connections ready by which it has sent nothing yet. Where both are held up for long, the server must not
+    // give one up in the moment in which the client takes it: a request may not be sent again by itself.
+    let (house, _upstream) = House::with_fake(&["--head-timeout", "120s"]).await;
     let token = house.token().await;
     // Shared by all. It lets go of a connection long before the server does, so that none closes as it is taken up again.
     let http = reqwest::Client::builder().pool_idle_timeout(Duration::from_secs(5));

@@ -543,8 +543,10 @@ async fn every_operation_answers_as_it_is_described() {
     for id in ["bars.get", "bars.list", "bars.lift"] {
         walk.go(&operator, id, None, 200).await;
     }
-    let nightly =
-        json!({ "name": "nightly", "filter": filter, "cron": "0 3 * * *", "timeZone": "Europe/Berlin" });
+    let nightly = json!({
+        "name": "nightly", "filter": filter, "cron": "0 3 * * *", "timeZone": "Europe/Berlin", "bar": true,
+        "until": "2099-01-01T00:00:00Z", "message": "room 12",
+    });
     let scheduled = walk.go(&operator, "scheduledRevocations.create", Some(nightly), 201).await;
     walk.at("scheduledRevocationId", &scheduled["scheduledRevocation"]["id"]);
     for id in ["list", "get", "pause", "resume"] {

@@ -187,6 +187,53 @@ async fn what_is_erased_while_a_backup_is_taken_is_not_in_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_let_go_while_a_backup_is_taken_is_not_in_it_and_it_verifies_and_is_restored() {
+    const GONE: &str = "zaphod-host.example";
+    const STAYS: &str = "trillian-host.example";
+    let server = Server::start().await;
+    let operator = server.operator().await;
+    let agents = operator.connect_many(30).await;
+    let shy = operator.connect(json!({ "hostname": GONE, "name": GONE })).await;
+    let other = operator.connect(json!({ "hostname": STAYS })).await;
+    for agent in agents.iter().chain([&shy, &other]) {
+        agent.call("heartbeat").await;
+        agent.call("heartbeat").await;
+    }
+    for agent in agents[..15].iter().chain([&shy]) {
+        assert_eq!(agent.call("disconnect").await.0, 200);
+    }
+    server.turn(120);
+    let to = TempDir::new().unwrap();
+    let (go_on, copying) = halfway(&server, &to).await;
+    let bytes = || fs::read(to.path().join("copy")).unwrap();
+    let holds = |bytes: &[u8], word: &str| bytes.windows(word.len()).any(|window| window == word.as_bytes());
+    assert!(holds(&bytes(), GONE), "it was copied before it is let go");
+    let (status, said) = operator.put("/api/v1/organization/retention", json!({ "endedAfter": 60 })).await;
+    assert_eq!(status, 200, "{said}");
+    server
+        .until_within(30, "the sessions to be let go", async || operator.get(&shy.path()).await.0 == 404)
+        .await;
+    go_on.send(()).unwrap();
+    copying.join().unwrap();
+    assert!(holds(&bytes(), STAYS), "the test would find it");
+    assert!(!holds(&bytes(), GONE));
+
+    let place = TempDir::new().unwrap();
+    sessiond_store::restore(&to.path().join("copy"), &url(place.path())).await.unwrap();
+    let key = "sessiond.db.key";
+    fs::copy(server.directory.path().join(key), place.path().join(key)).unwrap();
+    done(&["rebuild", "--database", &url(place.path())]);
+    let said = done(&["verify", "--database", &url(place.path())]);
+    assert!(said.contains("64 events more were let go"), "{said}");
+    let daemon = Daemon::start(place.path(), &[]);
+    let restored = daemon.operator().await;
+    assert_eq!(restored.get(&shy.path()).await.0, 404);
+    assert_eq!(restored.get(&other.path()).await.1["session"]["hostname"], STAYS);
+    assert!(daemon.terminate().success());
+    verify(place.path());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn journals_of_sessions_that_are_not_in_a_backup_are_not_in_it_either() {
     let server = Server::start().await;
     let lines = server.running.as_ref().unwrap().house.lines.clone();

@@ -8,22 +8,22 @@ use crate::issuers::{ISSUERS, LOOPBACK, Provider};
 use crate::support::{Holder, Server};
 
 const SESSIONS: &str = "/api/v1/agent-sessions";
-const BARS: &str = "/api/v1/bars";
+pub(super) const BARS: &str = "/api/v1/bars";
 const REVOCATIONS: &str = "/api/v1/revocations";
-const MESSAGE: &str = "Come to the help desk, room 12";
+pub(super) const MESSAGE: &str = "Come to the help desk, room 12";
 
 /// What the thief of a laptop has: a client with its secret, a person's key, and a JWT that its issuer refreshes.
-struct Thief {
+pub(super) struct Thief {
     provider: Provider,
     client: (String, String),
     key: String,
-    jwt: String,
+    pub(super) jwt: String,
     /// Principals of the person of the key and of the JWT.
-    people: [String; 2],
+    pub(super) people: [String; 2],
 }
 
 /// An application, an operator, and a thief who has a session with each of the three, all on the laptop.
-async fn theft() -> (Server, Thief) {
+pub(super) async fn theft() -> (Server, Thief) {
     let provider = Provider::start().await;
     let server = Server::with(LOOPBACK).await;
     let operator = server.operator().await;
@@ -55,7 +55,7 @@ async fn theft() -> (Server, Thief) {
 
 impl Thief {
     /// What the thief comes back with: a new token of the client, the key, a refreshed JWT.
-    async fn holders(&self, server: &Server) -> Vec<Holder> {
+    pub(super) async fn holders(&self, server: &Server) -> Vec<Holder> {
         let (id, secret) = &self.client;
         let request = server.http.post(server.url("/oauth2/token")).basic_auth(id, Some(secret));
         let answer = request.form(&[("grant_type", "client_credentials")]).send().await.unwrap();
@@ -66,7 +66,7 @@ impl Thief {
     }
 
     /// How each of these is answered that opens a session: its status, and the code.
-    async fn comes_back(&self, server: &Server) -> Vec<(u16, String)> {
+    pub(super) async fn comes_back(&self, server: &Server) -> Vec<(u16, String)> {
         server.turn(2);
         let application = server.application().await;
         let mut answers = vec![];
@@ -79,16 +79,21 @@ impl Thief {
     }
 }
 
-fn all(status: u16, code: &str) -> Vec<(u16, String)> {
+pub(super) fn all(status: u16, code: &str) -> Vec<(u16, String)> {
     vec![(status, code.to_owned()); 3]
 }
 
+/// A moment to come, as answers tell it.
+pub(super) fn in_seconds(server: &Server, seconds: i64) -> String {
+    (server.clock.now() + TimeDelta::seconds(seconds)).to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
+}
+
 fn in_an_hour(server: &Server) -> String {
-    (server.clock.now() + TimeDelta::hours(1)).to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
+    in_seconds(server, 3_600)
 }
 
 /// A client that is barred gets no token to begin with.
-fn kept_out() -> Vec<(u16, String)> {
+pub(super) fn kept_out() -> Vec<(u16, String)> {
     vec![(401, "unauthorized".to_owned()), (403, "barred".to_owned()), (403, "barred".to_owned())]
 }
 

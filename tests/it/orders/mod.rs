@@ -4,6 +4,7 @@ mod bars;
 mod calendar;
 mod filters;
 mod kept_out;
+mod kept_out_too;
 mod limits;
 mod names;
 mod people_found;

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::{begin, session};
 use crate::support::{Agent, Feed, Holder, Server};
+use crate::webhooks::{Receiver, Taken, webhook_to};
 
 /// A person's key, whom it acts for, and a session of that person.
 struct Ada {
@@ -89,17 +90,59 @@ async fn whoever_revoked_a_session_is_said_wherever_its_end_is_shown() {
     let reader = reader(&server, &operator).await;
     for holder in [&operator, &reader] {
         check(&session(holder, &ada.agent).await);
-        let (_, list) = holder.get("/api/v1/sessions?status=disconnected").await;
-        check(&list["items"][0]);
+        let own = format!("/api/v1/applications/{application}");
+        for list in ["/api/v1/sessions", "/api/v1/agent-instances", &format!("{own}/sessions")] {
+            let (status, list) = holder.get(&format!("{list}?status=disconnected")).await;
+            assert_eq!(status, 200, "{list}");
+            check(&list["items"][0]);
+        }
+        check(&holder.get(&format!("/api/v1/agent-instances/{}", ada.agent.id)).await.1["agentInstance"]);
+        let mut feed = Feed::open(holder, &format!("{own}/sessions/events"), Some(0)).await;
+        check(&feed.next_named("disconnected").await.data);
         let (_, history) = holder.get(&format!("{}/history", ada.agent.path())).await;
         check(&history["items"][0]);
         assert_eq!(history["items"][0]["actor"]["kind"], "system", "what was there stays as it was");
         let (_, events) = holder.get("/api/v1/events?types=disconnected").await;
         check(&events["items"][0]);
     }
+    check(&ada.key.get("/api/v1/me/sessions?status=disconnected").await.1["items"][0]);
+    check(&ada.key.get(&format!("/api/v1/me/sessions/{}", ada.agent.id)).await.1["session"]);
     let path = format!("/api/v1/agent-sessions/{}/events", ada.agent.id);
     let mut own = Feed::open(&ada.agent.holder, &path, Some(0)).await;
     check(&own.next_named("disconnected").await.data);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_is_told_names_beside_ids_and_who_ended_what() {
+    let server = Server::with(&["--webhook-allow-loopback"]).await;
+    let operator = server.operator().await;
+    let receiver = Receiver::start().await;
+    webhook_to(&operator, &receiver).await;
+    let ada = ada(&server, &operator, &server.application().await).await;
+    let body = json!({ "filter": { "hostname": "laptop" }, "reason": "stolen" });
+    let (status, done) = operator.post("/api/v1/revocations", body).await;
+    assert_eq!(status, 201, "{done}");
+    let ended = |taken: &[Taken]| taken.iter().any(|taken| taken.event() == "disconnected");
+    let taken = receiver.until_that("the end", ended).await;
+    let told = |name: &str| {
+        let taken = taken.iter().find(|taken| taken.event() == name).unwrap();
+        taken.json()["data"].clone()
+    };
+    let whole = json!({ "id": ada.principal, "name": "Ada Lovelace", "email": "ada@example.com" });
+    for name in ["connected", "disconnected"] {
+        let data = told(name);
+        assert_eq!((&data["principal"], &data["hostname"]), (&whole, &json!("laptop")), "{data}");
+        assert_eq!(data["client"], "inspector", "{data}");
+    }
+    assert_eq!(told("connected")["actor"]["name"], "ada's key");
+    let (actor, data) = (&done["revocation"]["actor"], told("disconnected"));
+    assert_eq!(
+        data["endedBy"],
+        json!({ "kind": "service_account", "id": actor["id"], "name": actor["name"] }),
+        "{data}"
+    );
+    let why = data["endReason"].as_str().unwrap();
+    assert!(why.starts_with("Revoked by service account '") && why.ends_with(": stolen."), "{data}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

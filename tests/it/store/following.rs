@@ -5,15 +5,15 @@ use std::collections::BTreeSet;
 use async_trait::async_trait;
 use sessiond::clock::Clock;
 use sessiond::committer::{
-    BarTerms, BeginRevocation, ChangeOrganization, ChangeStream, CreateOrganization, CreateWebhook,
-    DeclareStream, EnsureApplication, IntroducePrincipal, IssueToken, Nothing, ReportActivity, WriteBeside,
+    BeginRevocation, ChangeOrganization, ChangeStream, CreateOrganization, CreateWebhook, DeclareStream,
+    EnsureApplication, IntroducePrincipal, IssueToken, Nothing, ReportActivity, WriteBeside,
 };
 use sessiond::gate::{Gate, Order, Slice};
 use sessiond_core::Time;
 use sessiond_core::actor::ActorKind;
 use sessiond_core::admission_hook::{AdmissionHook, AdmissionHookCreated, AdmissionHookEvent};
 use sessiond_core::api_key::{ApiKey, ApiKeyCreated, ApiKeyEvent};
-use sessiond_core::bar::{Bar, BarEvent, Barred};
+use sessiond_core::bar::{Bar, BarEvent, Barred, KeepOut, Placer};
 use sessiond_core::barring::BarOptions;
 use sessiond_core::change::Change;
 use sessiond_core::filter::Filter;
@@ -22,7 +22,7 @@ use sessiond_core::machine::{CredentialType, Machine, MachineCreated, MachineEve
 use sessiond_core::organization::{Issuer, IssuersSet, OrganizationCommand, OrganizationCreated};
 use sessiond_core::reason::Reason;
 use sessiond_core::schedule::{Missed, Schedule, ScheduleCreated, ScheduleEvent, When};
-use sessiond_core::scope::Scopes;
+use sessiond_core::scope::{Scope, Scopes};
 use sessiond_core::service_account::ServiceAccountCreated;
 use sessiond_core::stream::SecretRotated;
 use sessiond_core::token::AccessToken;
@@ -159,7 +159,7 @@ impl Other {
                 let bar = BarOptions { matched: true, keys: player.dice.roll(2) == 0 };
                 let until = running.now() + chrono::TimeDelta::milliseconds(5);
                 let until = (player.dice.roll(2) == 0).then_some(until);
-                let keep_out = (player.dice.roll(2) == 0).then_some(BarTerms { until, message: None });
+                let keep_out = (player.dice.roll(2) == 0).then_some(keep_out(until));
                 let beginning = BeginRevocation { bar, keep_out, ..beginning(filter, Reason::Revoked) };
                 work(running, beginning, |begun| Came::Revocation(Box::new(begun)))
             }
@@ -253,12 +253,19 @@ impl Other {
                     when: When::At(running.now()),
                     missed: Missed::Skip,
                     bar: BarOptions::default(),
+                    keep_out: (player.dice.roll(2) == 0).then(|| keep_out(Some(running.now()))),
                 };
                 let command = ScheduleEvent::Created(Box::new(created));
                 other(running, ChangeStream::<Schedule> { organization, number, command, side })
             }
         }
     }
+}
+
+/// Bars that end at an instant, wanted by one with every right.
+fn keep_out(until: Option<Time>) -> KeepOut {
+    let scopes = Scope::ALL.into_iter().fold(Scopes::default(), Scopes::with);
+    KeepOut { until, message: None, placer: Placer { scopes, ..Placer::default() } }
 }
 
 fn beside(running: &Running, side: SideWrite) -> Work<'_> {

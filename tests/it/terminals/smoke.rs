@@ -66,4 +66,21 @@ async fn a_machine_is_tried_its_key_pinned_and_a_shell_on_it_opened_used_left_an
     assert_eq!(of("r"), ["132x43"]);
     assert_eq!(of("x"), ["3"]);
     assert!(of("i").concat().contains("stty size"));
+    let older = format!("{SESSIONS}/{}/recording?version=2", opened.id);
+    let older = house.ada.send(reqwest::Method::GET, &older, None).await;
+    assert_eq!(older.headers()["content-type"], "application/x-asciicast");
+    let older = older.text().await.unwrap();
+    let mut lines = older.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let header = lines.next().unwrap();
+    assert_eq!((&header["version"], &header["width"]), (&json!(2), &json!(100)), "{header}");
+    let older: Vec<Value> = lines.collect();
+    // Since the beginning, and not since the event before; and nothing of the exit.
+    let mut since = 0.0;
+    let without_exit = events.iter().filter(|one| one[1] != "x");
+    for (three, two) in without_exit.zip(&older) {
+        since += three[0].as_f64().unwrap();
+        assert_eq!((&three[1], &three[2]), (&two[1], &two[2]));
+        assert!((two[0].as_f64().unwrap() - since).abs() < 0.001, "{two} is not at {since}");
+    }
+    assert_eq!(older.len() + 1, events.len());
 }

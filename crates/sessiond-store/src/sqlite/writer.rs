@@ -34,8 +34,9 @@ pub(super) struct SqliteWriter {
     files: Files,
     settling: Settling,
     commits: u64,
-    /// Something was erased, and may still stand in the write-ahead log; from this moment on it is to be gone.
-    erased: Option<Instant>,
+    /// When the write-ahead log is to be emptied: what was erased may still stand there until then, and space that was given back
+    /// is taken from the file then.
+    empties: Option<Instant>,
 }
 
 impl SqliteWriter {
@@ -62,7 +63,7 @@ impl SqliteWriter {
                 return Err(StoreError::Failed(fault));
             }
         }
-        Ok(Self { connection, path, files, settling: Settling::nothing(), commits: 0, erased: None })
+        Ok(Self { connection, path, files, settling: Settling::nothing(), commits: 0, empties: None })
     }
 
     /// What lies beyond the rows, before anything was committed.
@@ -128,17 +129,26 @@ impl SqliteWriter {
 
     /// Gives some unused space back; whether it did. That it cannot is no reason to do anything else: it is tried again.
     async fn give_back(&mut self) -> bool {
-        space::give_some_back(&mut self.connection).await.unwrap_or(false)
+        let gave = space::give_some_back(&mut self.connection).await.unwrap_or(false);
+        if gave {
+            self.empty_wal_within(LET_GO_WITHIN);
+        }
+        gave
+    }
+
+    fn empty_wal_within(&mut self, within: Duration) {
+        let due = Instant::now() + within;
+        self.empties = Some(self.empties.map_or(due, |before| before.min(due)));
     }
 
     /// What was erased is gone once the write-ahead log was emptied, which has to wait until nobody reads the old one.
-    async fn empty_wal_of_what_was_erased(&mut self) {
-        if self.erased.is_none_or(|due| due > Instant::now()) {
+    async fn empty_wal_when_due(&mut self) {
+        if self.empties.is_none_or(|due| due > Instant::now()) {
             return;
         }
         let emptied = wal::truncate(&mut self.connection).await.is_ok() && wal::bytes(&self.path) == 0;
         // Each try writes pages to the file, so while somebody reads the old log there are few.
-        self.erased = (!emptied).then(|| Instant::now() + TRY_AGAIN);
+        self.empties = (!emptied).then(|| Instant::now() + TRY_AGAIN);
     }
 }
 
@@ -150,7 +160,7 @@ impl Writer for SqliteWriter {
 
     async fn maintain(&mut self) -> Result<(), StoreError> {
         self.files.check()?;
-        self.empty_wal_of_what_was_erased().await;
+        self.empty_wal_when_due().await;
         if self.commits >= LOOKS {
             self.commits = 0;
             if wal::bytes(&self.path) > wal::LARGE {
@@ -204,8 +214,7 @@ impl Turn for Always<'_> {
         writer.commit_with(batch, &slice).await?;
         writer.settling.committed(batch, &slice);
         if let Some(within) = batch.side.iter().filter_map(erases).min() {
-            let due = Instant::now() + within;
-            writer.erased = Some(writer.erased.map_or(due, |before| before.min(due)));
+            writer.empty_wal_within(within);
         }
         writer.commits += 1;
         Ok(0)
