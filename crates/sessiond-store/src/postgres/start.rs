@@ -20,8 +20,8 @@ use super::store::{PgStore, pages};
 use crate::row::{AccessToken, Loaded, LogHead, OpenSession, Principal};
 use crate::seam::Start;
 use crate::values::{
-    Stored, access_token, application, count, item, organization, principal, revocation,
-    service_account, time,
+    Stored, access_token, application, count, item, organization, principal, revocation, service_account,
+    time,
 };
 use crate::{StoreError, answers};
 
