@@ -152,7 +152,7 @@ impl Revocations {
         may_bar(caller, &filter, bar)?;
         let keep_out = self.may_keep_out(caller, &filter, bar, terms, self.context.clock.now())?;
         if session.ended.is_some() && !caller.repeats() {
-            return Ok(Revoked { id: None, disconnected: 0, credentials: None });
+            return Ok(Revoked { id: None, disconnected: 0, nodes: None, credentials: None });
         }
         let beginning = BeginRevocation {
             bar,
