@@ -33,11 +33,11 @@ fn said(output: &Output) -> String {
 
 /// The same URL with a password in it, which the server asks nobody for.
 fn with_password(url: &str) -> String {
-    url.replacen('@', ":a%20word%20that%20is%20secret@", 1)
+    url.replacen('@', ":xyzzy%20plugh@", 1)
 }
 
 fn assert_hidden(text: &str) {
-    assert!(!text.contains("secret@") && !text.contains("that%20is") && !text.contains("that is"), "{text}");
+    assert!(!text.contains("xyzzy") && !text.contains("plugh"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -149,14 +149,14 @@ async fn the_commands_work_there_and_those_for_files_name_what_does_instead() {
 fn a_password_in_a_url_is_shown_nowhere() {
     let directory = TempDir::new().unwrap();
     let urls = [
-        "postgres://user:a word that is secret@localhost/name",
-        "postgres://user:that is?secret@localhost/name",
-        "postgres://user:that is#secret@localhost/name",
-        "postgres://user:that is/secret@localhost/name",
-        "postgres://localhost/name?user=user&password=that is",
-        "postgres://localhost/name?user=user&pass%77ord=that is",
-        "postgres://user:that is@one:1,two:2/name?sslmode=require",
-        "postgres:user:that is@localhost",
+        "postgres://user:xyzzy plugh@localhost/name",
+        "postgres://user:xyzzy?plugh@localhost/name",
+        "postgres://user:xyzzy#plugh@localhost/name",
+        "postgres://user:xyzzy/plugh@localhost/name",
+        "postgres://localhost/name?user=user&password=xyzzy plugh",
+        "postgres://localhost/name?user=user&pass%77ord=xyzzy plugh",
+        "postgres://user:xyzzy plugh@one:1,two:2/name?sslmode=require",
+        "postgres:user:xyzzy plugh@localhost",
     ];
     for url in urls {
         let mut shown = Command::new(env!("CARGO_BIN_EXE_sessiond"));

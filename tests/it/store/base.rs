@@ -154,7 +154,8 @@ impl Base {
         let barrier = node.as_ref().map(|node| Arc::new(Barrier::new(node.nodes(), node.own())));
         let rules = (Policy::default(), Maxima::default());
         let committer = Committer::start(writer, applied.clone(), barrier, clock.clone(), rules);
-        let living = node.clone().map(|node| tokio::spawn(async move { node.run(CancellationToken::new()).await }));
+        let living =
+            node.clone().map(|node| tokio::spawn(async move { node.run(CancellationToken::new()).await }));
         let node = node.zip(living).map(|(follower, living)| Member { follower, living });
         drop(entered);
         Running { committer, gate, applied, reader, clock, node, process: Some(process) }

@@ -86,7 +86,8 @@ async fn whatever_one_node_commits_the_others_know_and_decide_on() {
             three.disconnect(numbers[round - 1], Reason::Terminated).await;
         }
         if round % 10 == 9 {
-            let revocation = two.begin(Filter { session: Some(numbers[round]), ..Filter::default() }, Reason::Revoked);
+            let revocation =
+                two.begin(Filter { session: Some(numbers[round]), ..Filter::default() }, Reason::Revoked);
             let revocation = revocation.await.unwrap();
             assert_eq!(one.carry_out(&revocation).await, 1, "another node carries it out");
         }
@@ -146,7 +147,11 @@ async fn a_node_that_hears_nothing_lets_nobody_in_by_the_time_an_end_is_answered
     assert_eq!(answered, Acknowledged { asked: 2, acknowledged: 1, expired: 1 });
     assert!(begun.elapsed() < LEASE + SLACK, "{:?}", begun.elapsed());
     let refused = two.gate.enter(&operator(two), ends.number, two.now()).err();
-    assert_eq!(refused, Some(Refusal::Lapsed), "it does not know that the session has ended, but lets nobody in");
+    assert_eq!(
+        refused,
+        Some(Refusal::Lapsed),
+        "it does not know that the session has ended, but lets nobody in"
+    );
     assert_eq!(pass.ending(), Some(Ending::Lapsed), "nor does it go on with what was open");
     assert!(one.gate.known().session(stays.number).is_some(), "no session ends by that");
     // Of a node that is known to let nobody in nobody waits.
@@ -186,9 +191,11 @@ async fn a_node_that_starts_while_others_write_knows_what_they_know() {
 async fn of_many_who_come_with_one_key_on_all_nodes_at_once_one_session_is_made() {
     let cluster = Cluster::of(3).await;
     for round in 0..5 {
-        let opens = Opens { subject: "ada", client_session_id: Some(format!("desk-{round}")), ..Opens::default() };
+        let opens =
+            Opens { subject: "ada", client_session_id: Some(format!("desk-{round}")), ..Opens::default() };
         let connects = (0..60).map(|one| cluster.nodes[one % 3].connect(&opens));
-        let numbers: BTreeSet<_> = join_all(connects).await.into_iter().map(|one| one.unwrap().number).collect();
+        let numbers: BTreeSet<_> =
+            join_all(connects).await.into_iter().map(|one| one.unwrap().number).collect();
         assert_eq!(numbers.len(), 1, "{numbers:?}");
     }
     cluster.settle().await;
