@@ -132,3 +132,33 @@ async fn hostile_requests_are_refused_and_never_break_anything() {
     let (status, text) = server.stranger().get("/readyz?verbose").await;
     assert_eq!(status, 200, "{text}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_with_the_character_nought_is_refused_wherever_it_is_said_and_what_means_it_is_not() {
+    let server = Server::start().await;
+    let operator = server.operator().await;
+    let agent = operator.connect(json!({})).await;
+    let all = sessions(&agent.application);
+    let nul = "before\u{0}after";
+    for (path, body) in [
+        ("/api/v1/agent-sessions", json!({ "hostname": nul })),
+        ("/api/v1/agent-sessions", json!({ "clientInfo": { "name": nul } })),
+        ("/api/v1/agent-sessions", json!({ "clientSessionId": nul })),
+        ("/api/v1/applications", json!({ "name": "Desk", "description": nul })),
+        ("/api/v1/revocations", json!({ "filter": { "hostname": "desk" }, "reason": nul })),
+        ("/api/v1/bars", json!({ "principal": nul, "message": nul })),
+    ] {
+        let (status, answer) = operator.post(path, body).await;
+        assert_eq!(status, 400, "{path}: {answer}");
+        assert!(answer.to_string().contains("U+0000"), "{path}: {answer}");
+    }
+    for query in ["hostname=%00", "client=a%00b", "principal=%00"] {
+        let (status, answer) = operator.get(&format!("{all}?{query}")).await;
+        assert_eq!(status, 400, "{query}: {answer}");
+    }
+    let (status, answer) = operator.delete(&format!("{all}?reason=%00")).await;
+    assert_eq!(status, 400, "{answer}");
+    // A backslash before it makes it five letters and a backslash.
+    let said = json!({ "hostname": "c:\\u0000" });
+    assert_eq!(operator.post("/api/v1/agent-sessions", said).await.0, 201);
+}

@@ -28,9 +28,10 @@ pub struct Personal {
 }
 
 impl Personal {
-    /// The client's own name: `name` in its metadata, where that is text.
+    /// The client's own name: `name` in its metadata, where that is text. One with U+0000 is none, because not every database
+    /// keeps it; the metadata are kept as JSON, where it is written otherwise.
     pub fn client(&self) -> Option<&str> {
-        self.client_info.as_ref()?.get("name")?.as_str()
+        self.client_info.as_ref()?.get("name")?.as_str().filter(|name| !name.contains('\0'))
     }
 }
 
