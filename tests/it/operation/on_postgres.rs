@@ -114,7 +114,10 @@ async fn the_commands_work_there_and_those_for_files_name_what_does_instead() {
     for verb in ["backup", "restore"] {
         let to = directory.path().join("backup");
         let told = refused(&[verb, to.to_str().unwrap(), "--database", &url]);
-        assert!(["pg_dump", "pg_basebackup", "docs/postgres.md"].iter().all(|one| told.contains(one)), "{told}");
+        assert!(
+            ["pg_dump", "pg_basebackup", "docs/postgres.md"].iter().all(|one| told.contains(one)),
+            "{told}"
+        );
         assert_hidden(&told);
         assert!(!to.exists());
     }
@@ -128,7 +131,9 @@ async fn the_commands_work_there_and_those_for_files_name_what_does_instead() {
         assert!(String::from_utf8_lossy(&output.stdout).contains("1 sessions"), "{output:?}");
     }
     let named = ["--database", &url, "--secret-key-file", key.to_str().unwrap()];
-    for arguments in [&["organizations", "create", "second"][..], &["organizations", "recover", "second"], &["rotate-key"]] {
+    for arguments in
+        [&["organizations", "create", "second"][..], &["organizations", "recover", "second"], &["rotate-key"]]
+    {
         let output = sessiond(&[arguments, &named].concat());
         assert!(output.status.success(), "{arguments:?}: {output:?}");
     }
@@ -181,7 +186,9 @@ async fn a_server_that_is_not_there_or_lets_nobody_in_is_said_without_the_passwo
     let elsewhere = database.url.replacen("/test_", "/missing_", 1);
     let stranger = database.url.replacen("tests@", "nobody@", 1);
     let nowhere = "postgres://tests@127.0.0.1:1/name".to_owned();
-    for (url, words) in [(elsewhere, "there is no database missing_"), (stranger, "nobody"), (nowhere, "refused")] {
+    for (url, words) in
+        [(elsewhere, "there is no database missing_"), (stranger, "nobody"), (nowhere, "refused")]
+    {
         let url = with_password(&url);
         let told = said(&serve(directory.path(), &url, Some(&key)).output().unwrap());
         assert!(told.contains("cannot open the database") && told.contains(words), "{told}");

@@ -146,7 +146,9 @@ fn binaries() -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let elsewhere = std::env::split_paths(&path).find(|path| path.join("initdb").exists());
     found.pop().map(|(_, path)| path).or(elsewhere).unwrap_or_else(|| {
-        panic!("PostgreSQL 15 or newer is needed for these tests (Debian: postgresql-15; make test installs it)")
+        panic!(
+            "PostgreSQL 15 or newer is needed for these tests (Debian: postgresql-15; make test installs it)"
+        )
     })
 }
 
@@ -154,9 +156,12 @@ fn binaries() -> PathBuf {
 fn user() -> (u32, u32) {
     let all = std::fs::read_to_string("/etc/passwd").unwrap();
     let line = all.lines().find_map(|line| line.strip_prefix(&format!("{USER}:")));
-    let mut numbers = line.into_iter().flat_map(|line| line.split(':').skip(1)).map_while(|one| one.parse().ok());
+    let mut numbers =
+        line.into_iter().flat_map(|line| line.split(':').skip(1)).map_while(|one| one.parse().ok());
     numbers.next().zip(numbers.next()).unwrap_or_else(|| {
-        panic!("PostgreSQL does not run as root: these tests need the user {USER}, whom Debian's package makes")
+        panic!(
+            "PostgreSQL does not run as root: these tests need the user {USER}, whom Debian's package makes"
+        )
     })
 }
 
@@ -187,7 +192,8 @@ impl Keeper {
         let mut connection = connect(port, directory).await;
         let role = format!("create role {OWNER} login");
         sqlx::query(AssertSqlSafe(role)).execute(&mut connection).await.unwrap();
-        let icu = "select exists (select from pg_collation where collprovider = 'i' and collname = 'en-US-x-icu')";
+        let icu =
+            "select exists (select from pg_collation where collprovider = 'i' and collname = 'en-US-x-icu')";
         let icu = sqlx::query_scalar(icu).fetch_one(&mut connection).await.unwrap();
         let (formed, returned) = Default::default();
         Self { port, connection, asked: 0, made: 0, icu, formed, returned }
@@ -230,7 +236,8 @@ impl Keeper {
             let Some(name) = self.returned[kind].pop_front() else { break };
             // A service of a test that is over may still be ending.
             let used = "select count(*) from pg_stat_activity where datname = $1";
-            let used: i64 = sqlx::query_scalar(used).bind(&name).fetch_one(&mut self.connection).await.unwrap();
+            let used: i64 =
+                sqlx::query_scalar(used).bind(&name).fetch_one(&mut self.connection).await.unwrap();
             if used == 0 {
                 let mut inside = PgConnection::connect(&self.url(&name)).await.unwrap();
                 sqlx::raw_sql(AssertSqlSafe(emptying)).execute(&mut inside).await.unwrap();
