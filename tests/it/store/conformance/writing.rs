@@ -13,7 +13,7 @@ pub async fn looking(place: &dyn Place) {
         let contents = place.look().await;
         assert!(!contents.exists && !contents.events && contents.key_check.is_none());
     }
-    let Open { mut writer, store } = place.open().await;
+    let Open { mut writer, store, .. } = place.open().await;
     let contents = place.look().await;
     assert!(contents.exists && !contents.events && contents.key_check.is_none());
     for digest in [[1; 32], [2; 32]] {
@@ -28,7 +28,7 @@ pub async fn looking(place: &dyn Place) {
 }
 
 pub async fn whole(place: &dyn Place) {
-    let Open { mut writer, store } = place.open().await;
+    let Open { mut writer, store, .. } = place.open().await;
     let (_, good) = Author::found();
     let mut bad = Author::found().1;
     bad.side.push(SideWrite::Principal(principal(1)));
@@ -45,13 +45,13 @@ pub async fn whole(place: &dyn Place) {
 
 pub async fn after_a_crash(place: &dyn Place) {
     let (mut author, founding) = Author::found();
-    let Open { mut writer, store } = place.open().await;
+    let Open { mut writer, store, .. } = place.open().await;
     writer.commit(&founding).await.unwrap();
     let number = author.connect(1, &Connects::default());
     writer.commit(&author.done()).await.unwrap();
     drop((writer, store));
     for _ in 0..2 {
-        let Open { writer, store } = place.open().await;
+        let Open { writer, store, .. } = place.open().await;
         assert_eq!(store.log(Position(0), 100).await.unwrap().len(), 3);
         let row = store.session_by_number(number).await.unwrap().unwrap();
         assert_eq!(row.session, author.sessions[&number]);
@@ -70,7 +70,7 @@ pub async fn after_a_crash(place: &dyn Place) {
 
 pub async fn raced(place: &dyn Place) {
     let (mut author, founding) = Author::found();
-    let Open { mut writer, store } = place.open().await;
+    let Open { mut writer, store, .. } = place.open().await;
     writer.commit(&founding).await.unwrap();
     author.connect(1, &Connects::default());
     let mut late = author.done();
@@ -88,7 +88,7 @@ async fn started(store: &dyn Store) -> Vec<OpenSession> {
 
 pub async fn activity(place: &dyn Place) {
     let (mut author, founding) = Author::found();
-    let Open { mut writer, store } = place.open().await;
+    let Open { mut writer, store, .. } = place.open().await;
     writer.commit(&founding).await.unwrap();
     for number in 1..=300 {
         author.connect(number, &Connects::default());
@@ -110,7 +110,7 @@ pub async fn activity(place: &dyn Place) {
     let open = |author: &Author| -> Vec<_> {
         author.sessions.values().filter(|session| session.ended.is_none()).cloned().collect()
     };
-    let Open { mut writer, store } = place.open().await;
+    let Open { mut writer, store, .. } = place.open().await;
     let sessions: Vec<_> = started(store.as_ref()).await.into_iter().map(|open| open.row.session).collect();
     assert_eq!(sessions, open(&author));
     store.verify(&mut |_, _| ()).await.unwrap();
@@ -130,7 +130,7 @@ pub async fn activity(place: &dyn Place) {
 
 pub async fn upkeep(place: &dyn Place) {
     let (mut author, founding) = Author::found();
-    let Open { mut writer, store } = place.open().await;
+    let Open { mut writer, store, .. } = place.open().await;
     writer.commit(&founding).await.unwrap();
     let number = author.connect(1, &Connects::default());
     for _ in 0..200 {
