@@ -20,8 +20,8 @@ use super::store::{PgStore, pages};
 use crate::row::{AccessToken, Loaded, LogHead, OpenSession, Principal};
 use crate::seam::Start;
 use crate::values::{
-    Stored, access_token, application, count, item, organization, principal, revocation,
-    service_account, time,
+    Stored, access_token, application, count, item, organization, principal, revocation, service_account,
+    time,
 };
 use crate::{StoreError, answers};
 
@@ -33,8 +33,9 @@ impl Start for PgStore {
     async fn load(&self) -> Result<Loaded, StoreError> {
         // One state of the database, whoever else may write to it.
         let mut snapshot = self.pool.begin_with("begin isolation level repeatable read read only").await?;
-        // What is counted may be large.
-        sqlx::query("set local statement_timeout = 0").execute(&mut *snapshot).await?;
+        // What is counted may be large: it takes as long as it takes, and whoever can helps.
+        let sql = "set local statement_timeout = 0; set local max_parallel_workers_per_gather to default";
+        sqlx::raw_sql(sql).execute(&mut *snapshot).await?;
         let loaded = load(&mut snapshot).await?;
         snapshot.rollback().await?;
         Ok(loaded)
