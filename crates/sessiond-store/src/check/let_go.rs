@@ -19,6 +19,25 @@ pub struct StoredGap<'a> {
     pub commit_hash: Option<&'a [u8]>,
 }
 
+/// The same, by itself.
+pub struct Gap {
+    pub first: i64,
+    pub last: i64,
+    pub hash: Option<Vec<u8>>,
+    pub commit_hash: Option<Vec<u8>>,
+}
+
+impl Gap {
+    pub fn stored(&self) -> StoredGap<'_> {
+        StoredGap {
+            first: self.first,
+            last: self.last,
+            hash: self.hash.as_deref(),
+            commit_hash: self.commit_hash.as_deref(),
+        }
+    }
+}
+
 /// What a kept event builds on whose predecessors in its stream were let go, as it is stored.
 #[derive(Debug)]
 pub struct StoredCut<'a> {

@@ -12,7 +12,7 @@ use sessiond_core::ids::Position;
 
 use crate::StoreError;
 
-pub use let_go::{StoredCut, StoredGap};
+pub use let_go::{Gap, StoredCut, StoredGap};
 pub use log::{LogCheck, StoredEvent};
 pub use rows::{Page, Rows, Table, chosen_text, throughput_text};
 pub use value::Value;

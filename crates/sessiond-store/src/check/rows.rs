@@ -59,6 +59,18 @@ impl Table {
         self.kind().word()
     }
 
+    /// Where its rows are, for a `from`.
+    pub fn source(self) -> String {
+        match self {
+            Self::Organization
+            | Self::Application
+            | Self::ServiceAccount
+            | Self::Session
+            | Self::Revocation => self.name().to_owned(),
+            _ => format!("(select * from item where kind = {})", self.kind() as i64),
+        }
+    }
+
     pub fn kind(self) -> StreamKind {
         match self {
             Self::Organization => StreamKind::Organization,

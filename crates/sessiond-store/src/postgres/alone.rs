@@ -30,7 +30,9 @@ pub(super) async fn take(link: &mut Link, before: Option<i32>) -> Result<(), Sto
         (Some(before), Some(holder)) if before == holder => {
             StoreError::Failed("the server has not done with the connection before".to_owned())
         }
-        (Some(_), Some(_)) => StoreError::Raced("it has taken the lock while the connection was lost".to_owned()),
+        (Some(_), Some(_)) => {
+            StoreError::Raced("it has taken the lock while the connection was lost".to_owned())
+        }
         (_, None) => StoreError::Failed("the lock of the store's writer was not to be had".to_owned()),
         (None, Some(_)) => StoreError::Failed(
             "another process has this store open for writing; one process may at a time".to_owned(),

@@ -3,8 +3,8 @@
 use sessiond_core::change::Change;
 use sessiond_core::ids::{Position, SessionNumber};
 use sessiond_core::streams::Registered;
-use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::Row;
+use sqlx::postgres::{PgConnection, PgRow};
 use uuid::Uuid;
 
 use crate::StoreError;
@@ -107,7 +107,8 @@ pub(super) fn pack(changes: &[Change]) -> Result<Vec<u8>, StoreError> {
 }
 
 pub(super) fn unpack(packed: &[u8]) -> Result<Vec<Change>, StoreError> {
-    let damaged = |what: String| StoreError::Damaged { position: 0, what: format!("a commit's changes: {what}") };
+    let damaged =
+        |what: String| StoreError::Damaged { position: 0, what: format!("a commit's changes: {what}") };
     let length = zstd::zstd_safe::get_frame_content_size(packed).ok().flatten();
     let length = length.and_then(|length| usize::try_from(length).ok()).filter(|length| *length <= LARGEST);
     let length = length.ok_or_else(|| damaged("no length that could be".to_owned()))?;

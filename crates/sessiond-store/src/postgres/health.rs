@@ -31,8 +31,8 @@ pub(super) async fn checks(link: &mut Link) -> Result<Vec<Check>, StoreError> {
     let (fsync, whole): (String, String) = (row.try_get("fsync")?, row.try_get("full_page_writes")?);
     let unsafe_disk =
         (fsync != "on").then(|| "fsync is off: a power cut could destroy the database".to_owned());
-    let torn =
-        (whole != "on").then(|| "full_page_writes is off: a power cut could leave pages half written".to_owned());
+    let torn = (whole != "on")
+        .then(|| "full_page_writes is off: a power cut could leave pages half written".to_owned());
     let encoding: String = row.try_get("encoding")?;
     let other = (encoding != "UTF8").then(|| format!("the database's encoding is {encoding}, not UTF8"));
     let role = match (row.try_get("standby")?, row.try_get("read_only")?) {

@@ -1,10 +1,10 @@
 //! Statements that write many rows, each table's in one: a column is an array.
 
+use sessiond_core::event::TYPE_VERSION;
 use sessiond_core::ids::{ApplicationNumber, SessionNumber};
 use sessiond_core::phase::{Outcome, Phase};
 use sessiond_core::policy::Preset;
 use sessiond_core::session::Session;
-use sessiond_core::event::TYPE_VERSION;
 use sqlx::postgres::PgConnection;
 
 use crate::StoreError;

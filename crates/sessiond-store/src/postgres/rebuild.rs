@@ -78,7 +78,8 @@ async fn rows_again(connection: &mut PgConnection, progress: Progress<'_>) -> Re
 async fn head_again(connection: &mut PgConnection, report: &Report) -> Result<(), StoreError> {
     let made = head::made(connection).await?;
     let made = LogHead { position: report.position, commit_hash: report.commit_hash, ..made };
-    let sql = "select greatest((select commit_number from log_head), (select max(number) from log_commit), 0)";
+    let sql =
+        "select greatest((select commit_number from log_head), (select max(number) from log_commit), 0)";
     let number: i64 = sqlx::query(sql).fetch_one(&mut *connection).await?.try_get(0)?;
     sqlx::raw_sql("delete from log_head").execute(&mut *connection).await?;
     sqlx::query("insert into log_head values (1, $1, $2, $3, $4, $5, $6, $7, $8)")

@@ -12,9 +12,9 @@ use std::time::Instant;
 use sessiond_core::ids::Position;
 use sqlx::postgres::{PgConnection, PgPool};
 
+use super::close;
 use super::people::set_mark;
 use super::servers::Servers;
-use super::close;
 use crate::StoreError;
 use crate::row::{Batch, SideWrite};
 use crate::values::Stored;
@@ -23,8 +23,7 @@ use crate::values::Stored;
 const REST: u32 = 10;
 
 /// Where something personal stands, in indexes too.
-const PERSONAL: &str =
-    "vacuum (index_cleanup on, truncate off) session_detail, principal, principal_word";
+const PERSONAL: &str = "vacuum (index_cleanup on, truncate off) session_detail, principal, principal_word";
 /// Where the rest of what was let go stands. Indexes of these have numbers, and are seen to when it is worth it.
 const OTHERS: &str = "vacuum (truncate off) event, session, session_activity, session_token, mcp_session, \
      confirmation, idempotency, webhook_delivery";

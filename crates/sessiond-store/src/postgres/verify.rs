@@ -12,8 +12,8 @@ use uuid::Uuid;
 use super::head;
 use super::log::head as log_end;
 use crate::check::{
-    Difference, Fault, LogCheck, PAGE, Page, Progress, Report, Rows, StoredCut, StoredEvent, StoredGap,
-    Table, Value,
+    Difference, Fault, Gap, LogCheck, PAGE, Page, Progress, Report, Rows, StoredCut, StoredEvent, Table,
+    Value,
 };
 use crate::row::LogHead;
 use crate::values::Stored;
@@ -74,7 +74,7 @@ impl Snapshot {
     /// A page of a table after a number.
     async fn rows(&mut self, table: Table, after: i64) -> Result<Page, StoreError> {
         let mut page = Page {
-            rows: self.select(&source(table), after, i64::MAX, ROWS).await?,
+            rows: self.select(&table.source(), after, i64::MAX, ROWS).await?,
             settled: SETTLED.0,
             ..Page::default()
         };
@@ -100,8 +100,7 @@ impl Snapshot {
     async fn resources(&mut self) -> Result<BTreeMap<(i64, String), (i64, i64)>, StoreError> {
         let sql = "select application, resource, sessions, bytes_out from let_go_resource";
         let rows = sqlx::query(sql).fetch_all(&mut *self.transaction).await?;
-        let read =
-            |row: &PgRow| Ok(((row.try_get(0)?, row.try_get(1)?), (row.try_get(2)?, row.try_get(3)?)));
+        let read = |row: &PgRow| Ok(((row.try_get(0)?, row.try_get(1)?), (row.try_get(2)?, row.try_get(3)?)));
         rows.iter().map(read).collect()
     }
 
@@ -157,18 +156,6 @@ impl Snapshot {
     }
 }
 
-/// Where a table's rows are, for a `from`.
-fn source(table: Table) -> String {
-    match table {
-        Table::Organization
-        | Table::Application
-        | Table::ServiceAccount
-        | Table::Session
-        | Table::Revocation => table.name().to_owned(),
-        _ => format!("(select * from item where kind = {})", table.kind() as i64),
-    }
-}
-
 fn value(row: &PgRow, index: usize) -> Result<Value, sqlx::Error> {
     let raw = row.try_get_raw(index)?;
     if raw.is_null() {
@@ -182,25 +169,6 @@ fn value(row: &PgRow, index: usize) -> Result<Value, sqlx::Error> {
         "TEXT" => Value::Text(row.try_get(index)?),
         _ => Value::Blob(row.try_get_unchecked(index)?),
     })
-}
-
-/// Where events were let go.
-struct Gap {
-    first: i64,
-    last: i64,
-    hash: Option<Vec<u8>>,
-    commit_hash: Option<Vec<u8>>,
-}
-
-impl Gap {
-    fn stored(&self) -> StoredGap<'_> {
-        StoredGap {
-            first: self.first,
-            last: self.last,
-            hash: self.hash.as_deref(),
-            commit_hash: self.commit_hash.as_deref(),
-        }
-    }
 }
 
 async fn gaps(connection: &mut PgConnection, after: i64) -> Result<VecDeque<Gap>, StoreError> {

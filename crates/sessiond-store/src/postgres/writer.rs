@@ -172,7 +172,9 @@ impl PgWriter {
             head::finish(&mut link.connection, number, id, &head, batch, &link.channel).await
         };
         let written = tokio::time::timeout(WRITING, written).await;
-        if let Err(error) = written.unwrap_or_else(|_| Err(StoreError::Failed("writing took too long".to_owned()))) {
+        if let Err(error) =
+            written.unwrap_or_else(|_| Err(StoreError::Failed("writing took too long".to_owned())))
+        {
             self.put_back(link).await;
             return Err(error);
         }
@@ -316,8 +318,7 @@ struct PgTurn<'writer> {
 #[async_trait]
 impl Turn for PgTurn<'_> {
     fn missed(&mut self) -> Vec<Commit> {
-        self.writer.known =
-            Known { number: self.begun.number, commit_hash: self.begun.head.commit_hash };
+        self.writer.known = Known { number: self.begun.number, commit_hash: self.begun.head.commit_hash };
         std::mem::take(&mut self.begun.missed)
     }
 

@@ -12,12 +12,12 @@ use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
 
-use crate::tables::ROWS;
 use super::{MIGRATIONS, journals, location, options};
 use crate::StoreError;
-use crate::migrate::migrate;
 use crate::check::{PAGE, Progress};
+use crate::migrate::migrate;
 use crate::seam::BackedUp;
+use crate::tables::ROWS;
 
 /// Tables beside the log that may have millions of rows, each with the number by which it is read.
 const LARGE: [(&str, &str); 4] = [

@@ -10,8 +10,8 @@ use sqlx::{AssertSqlSafe, Column, Row, Sqlite, SqliteConnection, Transaction, Ty
 
 use super::log;
 use crate::check::{
-    Difference, Fault, LogCheck, PAGE, Page, Progress, Report, Rows, StoredCut, StoredEvent, StoredGap,
-    Table, Value,
+    Difference, Fault, Gap, LogCheck, PAGE, Page, Progress, Report, Rows, StoredCut, StoredEvent, Table,
+    Value,
 };
 use crate::{Detail, StoreError};
 
@@ -81,7 +81,7 @@ impl Snapshot {
     /// A page of a table after a number.
     async fn rows(&mut self, table: Table, after: i64) -> Result<Page, StoreError> {
         let mut page = Page {
-            rows: self.select(&source(table), after, i64::MAX, ROWS).await?,
+            rows: self.select(&table.source(), after, i64::MAX, ROWS).await?,
             settled: log::mark(&mut *self.transaction, "settled").await?.0,
             ..Page::default()
         };
@@ -129,18 +129,6 @@ impl Snapshot {
     }
 }
 
-/// Where a table's rows are, for a `from`.
-fn source(table: Table) -> String {
-    match table {
-        Table::Organization
-        | Table::Application
-        | Table::ServiceAccount
-        | Table::Session
-        | Table::Revocation => table.name().to_owned(),
-        _ => format!("(select * from item where kind = {})", table.kind() as i64),
-    }
-}
-
 fn value(row: &SqliteRow, index: usize) -> Result<Value, sqlx::Error> {
     let raw = row.try_get_raw(index)?;
     if raw.is_null() {
@@ -162,25 +150,6 @@ fn value(row: &SqliteRow, index: usize) -> Result<Value, sqlx::Error> {
 const EVENT: &str = "e.position, stream_kind, stream_number, version, previous_position, occurred_at, recorded_at, \
                      type, type_version, organization, application, actor_kind, actor_id, revocation, request_id, \
                      traceparent, body, body_digest, personal, e.hash, commit_hash, c.previous, c.hash";
-
-/// Where events were let go.
-struct Gap {
-    first: i64,
-    last: i64,
-    hash: Option<Vec<u8>>,
-    commit_hash: Option<Vec<u8>>,
-}
-
-impl Gap {
-    fn stored(&self) -> StoredGap<'_> {
-        StoredGap {
-            first: self.first,
-            last: self.last,
-            hash: self.hash.as_deref(),
-            commit_hash: self.commit_hash.as_deref(),
-        }
-    }
-}
 
 async fn gaps(connection: &mut SqliteConnection, after: i64) -> Result<VecDeque<Gap>, StoreError> {
     // Stretches do not overlap: what ends beyond a position begins there or later, but for one at most.

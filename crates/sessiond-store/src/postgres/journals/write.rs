@@ -98,7 +98,8 @@ impl PgJournalWriter {
         loop {
             let mut link = self.take().await?;
             let sql = begin(self.id);
-            let begun = within(SHORTLY, sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut link.connection)).await;
+            let begun =
+                within(SHORTLY, sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut link.connection)).await;
             match begun {
                 Ok(_) => return Ok(link),
                 // It was lost while nobody used it.
@@ -235,9 +236,7 @@ async fn delete(link: &mut Link, id: Uuid, blocks: &[Doomed]) -> Result<Forgotte
 }
 
 /// Waits for work on a connection, but not for ever.
-async fn in_time<Value>(
-    work: impl Future<Output = Result<Value, StoreError>>,
-) -> Result<Value, StoreError> {
+async fn in_time<Value>(work: impl Future<Output = Result<Value, StoreError>>) -> Result<Value, StoreError> {
     let late = || StoreError::Failed("the database did not answer in time".to_owned());
     tokio::time::timeout(WRITING, work).await.unwrap_or_else(|_| Err(late()))
 }

@@ -9,7 +9,6 @@ use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 
 use super::super::files::{self, Files};
 use super::super::store::pool;
-use crate::values::time;
 use super::super::wal::checkpoint_if_large;
 use super::write::lost;
 use super::{options, used_bytes};
@@ -17,6 +16,7 @@ use crate::StoreError;
 use crate::block::Block;
 use crate::doomed::block;
 use crate::seam::{Bounds, JournalReader, Stretch};
+use crate::values::time;
 
 /// A few connections that read the second file.
 pub(in crate::sqlite) struct SqliteJournals {

@@ -12,14 +12,14 @@ use sqlx::{Connection, Row, SqliteConnection};
 
 use super::super::files::Files;
 use super::super::insert::{Bound, Insert, put};
-use crate::values::time;
 use super::super::wal;
 use super::{MIGRATIONS, options, used_bytes};
 use crate::StoreError;
-use crate::migrate::migrate;
 use crate::block::Block;
 use crate::doomed::{AT_ONCE, Doomed, come_to, doomed, keep_bytes, keep_older};
+use crate::migrate::migrate;
 use crate::seam::{Forget, Forgotten, JournalWriter, Tail};
+use crate::values::time;
 
 /// Free pages that are kept for what is written next; and beyond them, this part of the file.
 const KEPT_FREE: i64 = 4096;
