@@ -25,11 +25,12 @@ test: compiler strace curl terminals postgres clients ## Run all tests and say h
 	python3 tests/timed.py cargo test --locked --workspace $(ARGS)
 	$(if $(strip $(ARGS)),,+$(MAKE) --no-print-directory test-postgres)
 
-# The tests of what clients see, once more with a service that keeps its sessions in PostgreSQL. Those that are about SQLite's
+# The tests of what clients see and of the committer, once more with a service that keeps its sessions in PostgreSQL. Those that are about SQLite's
 # files say that they are left out.
-ON_POSTGRES := agents:: feeds:: orders:: directory:: mcp:: media:: workloads:: terminals:: webhooks:: idempotency:: races:: kills::
+ON_POSTGRES := agents:: feeds:: orders:: directory:: mcp:: media:: workloads:: terminals:: webhooks:: idempotency:: races:: kills:: \
+    authority:: traces:: people:: organizations:: store::suite:: store::batches:: store::history:: store::following:: store::retention::
 .PHONY: test-postgres
-test-postgres: compiler terminals postgres clients ## Run the surfaces' tests on PostgreSQL (ARGS="-- revoke" runs those whose name contains it)
+test-postgres: compiler terminals postgres clients ## Run the surfaces' and the committer's tests on PostgreSQL (ARGS="-- revoke" runs those whose name contains it)
 	TEST_STORE=postgres python3 tests/timed.py cargo test --locked --test it $(if $(strip $(ARGS)),$(ARGS),-- $(ON_POSTGRES))
 
 .PHONY: check

@@ -94,9 +94,14 @@ async fn make(installation: &Files, directory: &Path, with_key: bool) -> anyhow:
     let taken = sessiond_store::backup(installation.url(), &to, &mut progress("events")).await?;
     if installation.journals_file().exists() {
         let to = file("lines", Holds::Journals);
-        sessiond_store::backup_journals(&installation.journals_url(), &to, taken.last_session, &mut progress("blocks of journals"))
-            .await
-            .context("log lines and recordings")?;
+        sessiond_store::backup_journals(
+            &installation.journals_url(),
+            &to,
+            taken.last_session,
+            &mut progress("blocks of journals"),
+        )
+        .await
+        .context("log lines and recordings")?;
     }
     if with_key {
         write_key(installation, &taken, &file("key", Holds::Key))?;

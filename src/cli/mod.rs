@@ -104,7 +104,13 @@ struct Shown {
 #[derive(Debug, clap::Args)]
 struct Database {
     /// Where sessions are recorded: sqlite:FILE, or postgres://USER@HOST/NAME
-    #[arg(long, env = "SESSIOND_DATABASE", hide_env_values = true, default_value = "sqlite:sessiond.db", value_name = "URL")]
+    #[arg(
+        long,
+        env = "SESSIOND_DATABASE",
+        hide_env_values = true,
+        default_value = "sqlite:sessiond.db",
+        value_name = "URL"
+    )]
     database: String,
 }
 

@@ -170,8 +170,14 @@ async fn in_work(
 
 /// Writes down in the log that it was restored, and so bars what was issued before. Returns how many keys were revoked, and
 /// what still opens something.
-async fn bar(config: &Config, files: Files, note: &Note, options: &Options) -> anyhow::Result<(u64, LeftOpen)> {
-    let house = House::open(config, &Place::Files(files), Clock::system(), &health::Progress::default()).await?;
+async fn bar(
+    config: &Config,
+    files: Files,
+    note: &Note,
+    options: &Options,
+) -> anyhow::Result<(u64, LeftOpen)> {
+    let house =
+        House::open(config, &Place::Files(files), Clock::system(), &health::Progress::default()).await?;
     let restored =
         OrganizationRestored { taken_at: note.taken_at, credentials_kept: options.keep_credentials };
     let recovery = &house.directory.recovery;

@@ -9,12 +9,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::credentials;
 use super::descriptors;
 use super::house::House;
 use super::listener::{Behind, Listener};
-use super::tls::Tls;
-use super::credentials;
 use super::place::{Lock, Place};
+use super::tls::Tls;
 use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::config::names::Names;

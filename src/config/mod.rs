@@ -38,7 +38,13 @@ pub struct Config {
 
     /// Where sessions are recorded: a file (sqlite:FILE), or a database of a PostgreSQL server (postgres://USER@HOST/NAME),
     /// whose password stands better in the environment (PGPASSWORD) or in ~/.pgpass
-    #[arg(long, env = "SESSIOND_DATABASE", hide_env_values = true, default_value = "sqlite:sessiond.db", value_name = "URL")]
+    #[arg(
+        long,
+        env = "SESSIOND_DATABASE",
+        hide_env_values = true,
+        default_value = "sqlite:sessiond.db",
+        value_name = "URL"
+    )]
     pub database: String,
 
     /// File with the TLS certificate and those that lead to its authority, PEM; read again on SIGHUP
@@ -335,7 +341,8 @@ pub fn without_password(url: &str) -> String {
         },
         None => place.to_owned(),
     };
-    let secret = |name: &str| percent_decode_str(name).decode_utf8_lossy().to_lowercase().contains("password");
+    let secret =
+        |name: &str| percent_decode_str(name).decode_utf8_lossy().to_lowercase().contains("password");
     let shown = |parameter: &str| match parameter.split_once('=') {
         Some((name, _)) if secret(name) => format!("{name}={REDACTED}"),
         _ => parameter.to_owned(),

@@ -82,7 +82,10 @@ impl Files {
         let directory = file.parent().filter(|path| !path.as_os_str().is_empty());
         if let Some(directory) = directory {
             let there = directory.display();
-            ensure!(directory.is_dir(), "there is no directory {there} to keep the database in; make it first");
+            ensure!(
+                directory.is_dir(),
+                "there is no directory {there} to keep the database in; make it first"
+            );
         }
         let path = beside(&file, ".lock");
         let lock = File::options()

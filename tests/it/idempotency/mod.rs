@@ -181,7 +181,7 @@ async fn every_write_sent_twice_under_one_key_happens_once_and_is_answered_the_s
     twice(&server, Method::DELETE, &application, None).await;
 
     server.stop().await;
-    nothing_of(&secrets, server.directory.path());
+    nothing_of(&secrets, server.directory.path()).await;
 }
 
 /// An outcome as releases before typed operations recorded it: within the name of its kind.
@@ -244,19 +244,16 @@ async fn what_a_release_before_recorded_is_answered_after_an_upgrade() {
     }
 }
 
-/// Nothing that was issued is in any file.
-fn nothing_of(secrets: &[String], directory: &std::path::Path) {
-    let mut files = 0;
-    for file in std::fs::read_dir(directory).unwrap() {
-        let bytes = std::fs::read(file.unwrap().path()).unwrap();
-        files += 1;
+/// Nothing that was issued is in anything that is stored.
+async fn nothing_of(secrets: &[String], directory: &std::path::Path) {
+    for (place, bytes) in store::stored(directory).await {
         for secret in secrets {
             let (_, secret) = secret.rsplit_once('_').unwrap_or(("", secret));
             // The last part of a token may hold an underscore; what is left of it is long enough to be found.
-            assert!(secret.len() < 8 || !bytes.windows(secret.len()).any(|part| part == secret.as_bytes()));
+            let found = bytes.windows(secret.len()).any(|part| part == secret.as_bytes());
+            assert!(secret.len() < 8 || !found, "{place}");
         }
     }
-    assert!(files > 1, "there is something to look into");
 }
 
 #[tokio::test(flavor = "multi_thread")]

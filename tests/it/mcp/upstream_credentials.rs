@@ -142,10 +142,8 @@ async fn of_a_credential_everything_is_shown_and_recorded_but_its_secret_which_o
         assert_eq!(last.0, "application_upstream_set");
         assert_eq!(last.1, json!({ "url": upstream.url, "credential": shown }));
     }
-    // On PostgreSQL there are none.
-    for file in ["sessiond.db", "sessiond.db-wal"] {
-        let bytes = std::fs::read(house.server.directory.path().join(file)).unwrap_or_default();
-        assert!(!bytes.windows(SECRET.len()).any(|part| part == SECRET.as_bytes()), "in {file}");
+    for (place, bytes) in crate::support::store::stored(house.server.directory.path()).await {
+        assert!(!bytes.windows(SECRET.len()).any(|part| part == SECRET.as_bytes()), "in {place}");
     }
     let house = house.restart().await;
     *upstream.told.wants.lock() = Some(value);

@@ -33,11 +33,11 @@ fn said(output: &Output) -> String {
 
 /// The same URL with a password in it, which the server asks nobody for.
 fn with_password(url: &str) -> String {
-    url.replacen('@', ":a%20word%20that%20is%20secret@", 1)
+    url.replacen('@', ":xyzzy%20plugh@", 1)
 }
 
 fn assert_hidden(text: &str) {
-    assert!(!text.contains("secret@") && !text.contains("that%20is") && !text.contains("that is"), "{text}");
+    assert!(!text.contains("xyzzy") && !text.contains("plugh"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -114,7 +114,10 @@ async fn the_commands_work_there_and_those_for_files_name_what_does_instead() {
     for verb in ["backup", "restore"] {
         let to = directory.path().join("backup");
         let told = refused(&[verb, to.to_str().unwrap(), "--database", &url]);
-        assert!(["pg_dump", "pg_basebackup", "docs/postgres.md"].iter().all(|one| told.contains(one)), "{told}");
+        assert!(
+            ["pg_dump", "pg_basebackup", "docs/postgres.md"].iter().all(|one| told.contains(one)),
+            "{told}"
+        );
         assert_hidden(&told);
         assert!(!to.exists());
     }
@@ -128,7 +131,9 @@ async fn the_commands_work_there_and_those_for_files_name_what_does_instead() {
         assert!(String::from_utf8_lossy(&output.stdout).contains("1 sessions"), "{output:?}");
     }
     let named = ["--database", &url, "--secret-key-file", key.to_str().unwrap()];
-    for arguments in [&["organizations", "create", "second"][..], &["organizations", "recover", "second"], &["rotate-key"]] {
+    for arguments in
+        [&["organizations", "create", "second"][..], &["organizations", "recover", "second"], &["rotate-key"]]
+    {
         let output = sessiond(&[arguments, &named].concat());
         assert!(output.status.success(), "{arguments:?}: {output:?}");
     }
@@ -144,14 +149,14 @@ async fn the_commands_work_there_and_those_for_files_name_what_does_instead() {
 fn a_password_in_a_url_is_shown_nowhere() {
     let directory = TempDir::new().unwrap();
     let urls = [
-        "postgres://user:a word that is secret@localhost/name",
-        "postgres://user:that is?secret@localhost/name",
-        "postgres://user:that is#secret@localhost/name",
-        "postgres://user:that is/secret@localhost/name",
-        "postgres://localhost/name?user=user&password=that is",
-        "postgres://localhost/name?user=user&pass%77ord=that is",
-        "postgres://user:that is@one:1,two:2/name?sslmode=require",
-        "postgres:user:that is@localhost",
+        "postgres://user:xyzzy plugh@localhost/name",
+        "postgres://user:xyzzy?plugh@localhost/name",
+        "postgres://user:xyzzy#plugh@localhost/name",
+        "postgres://user:xyzzy/plugh@localhost/name",
+        "postgres://localhost/name?user=user&password=xyzzy plugh",
+        "postgres://localhost/name?user=user&pass%77ord=xyzzy plugh",
+        "postgres://user:xyzzy plugh@one:1,two:2/name?sslmode=require",
+        "postgres:user:xyzzy plugh@localhost",
     ];
     for url in urls {
         let mut shown = Command::new(env!("CARGO_BIN_EXE_sessiond"));
@@ -181,7 +186,9 @@ async fn a_server_that_is_not_there_or_lets_nobody_in_is_said_without_the_passwo
     let elsewhere = database.url.replacen("/test_", "/missing_", 1);
     let stranger = database.url.replacen("tests@", "nobody@", 1);
     let nowhere = "postgres://tests@127.0.0.1:1/name".to_owned();
-    for (url, words) in [(elsewhere, "there is no database missing_"), (stranger, "nobody"), (nowhere, "refused")] {
+    for (url, words) in
+        [(elsewhere, "there is no database missing_"), (stranger, "nobody"), (nowhere, "refused")]
+    {
         let url = with_password(&url);
         let told = said(&serve(directory.path(), &url, Some(&key)).output().unwrap());
         assert!(told.contains("cannot open the database") && told.contains(words), "{told}");

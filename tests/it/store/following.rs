@@ -42,9 +42,7 @@ struct Told {
 
 #[async_trait]
 impl Writer for Told {
-    async fn turn<'writer>(
-        &'writer mut self,
-    ) -> Result<Box<dyn sessiond_store::Turn + 'writer>, StoreError> {
+    async fn turn<'writer>(&'writer mut self) -> Result<Box<dyn sessiond_store::Turn + 'writer>, StoreError> {
         let turn = self.writer.turn().await?;
         Ok(Box::new(Telling { turn, commits: self.commits.clone() }))
     }

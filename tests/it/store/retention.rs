@@ -213,6 +213,9 @@ async fn activity_keeps_its_last_event_of_each_day_and_before_whatever_else_happ
 
 #[tokio::test]
 async fn a_change_to_any_column_of_what_was_left_is_found() {
+    if crate::support::store::has_no_file("it writes into the file") {
+        return;
+    }
     for (table, key) in [("gone", "first"), ("cut", "position"), ("organization", "number")] {
         let base = Base::new();
         let (running, ..) = partly_let_go(&base).await;

@@ -57,19 +57,21 @@ impl Inside {
     {
         match self {
             Self::Sqlite(connection) => {
-                let query = bound.iter().fold(sqlx::query_as(AssertSqlSafe(sql)), |query, bound| match *bound {
-                    Bound::Number(number) => query.bind(number),
-                    Bound::Text(text) => query.bind(text.to_owned()),
-                    Bound::Id(id) => query.bind(id),
-                });
+                let query =
+                    bound.iter().fold(sqlx::query_as(AssertSqlSafe(sql)), |query, bound| match *bound {
+                        Bound::Number(number) => query.bind(number),
+                        Bound::Text(text) => query.bind(text.to_owned()),
+                        Bound::Id(id) => query.bind(id),
+                    });
                 query.fetch_all(connection).await.unwrap()
             }
             Self::Postgres(connection) => {
-                let query = bound.iter().fold(sqlx::query_as(AssertSqlSafe(sql)), |query, bound| match *bound {
-                    Bound::Number(number) => query.bind(number),
-                    Bound::Text(text) => query.bind(text.to_owned()),
-                    Bound::Id(id) => query.bind(id),
-                });
+                let query =
+                    bound.iter().fold(sqlx::query_as(AssertSqlSafe(sql)), |query, bound| match *bound {
+                        Bound::Number(number) => query.bind(number),
+                        Bound::Text(text) => query.bind(text.to_owned()),
+                        Bound::Id(id) => query.bind(id),
+                    });
                 query.fetch_all(connection).await.unwrap()
             }
         }

@@ -1,7 +1,7 @@
 //! A real PostgreSQL for the tests: one server a process, started when the first test asks for a database, and ended with the
 //! process, however that ends. Each test has a database of its own.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ cd "$directory"
 end() { cd / && rm -rf "$directory"; }
 "$binaries/initdb" --no-sync --auth trust --username postgres --encoding UTF8 --locale C data >log 2>&1 || { touch failed; cat >/dev/null; end; exit 1; }
 "$binaries/postgres" -D data -k "$directory" -h 127.0.0.1 -p "$port" -c max_connections=300 -c shared_buffers=64MB \
-    -c wal_level=minimal -c max_wal_senders=0 -c max_wal_size=2GB >>log 2>&1 </dev/null &
+    -c wal_level=minimal -c max_wal_senders=0 -c max_wal_size=2GB -c checkpoint_timeout=30min >>log 2>&1 </dev/null &
 server=$!
 cat >/dev/null
 kill -QUIT "$server"
@@ -37,13 +37,17 @@ wait "$server"
 end
 "#;
 
-/// A new empty database, dropped with this once nobody is connected to it.
+/// A database of one's own. What is in it is gone with this.
 pub struct Database {
     pub url: String,
     name: String,
+    /// Of which kind it is, if it was made in this release's form: then it is emptied and given to another test, because
+    /// dropping a database makes the server write all that it holds to disk.
+    formed: Option<usize>,
 }
 
 impl Database {
+    /// A new one, with nothing in it.
     pub fn new() -> Self {
         Server::ours().create(false)
     }
@@ -56,8 +60,11 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        // Who keeps the databases may have ended with its process.
-        Server::ours().requests.lock().unwrap().send(Request::Drop(self.name.clone())).ok();
+        if let Some(kind) = self.formed {
+            let returned = Request::Return { name: self.name.clone(), kind };
+            // Who keeps the databases may have ended with its process.
+            Server::ours().requests.lock().unwrap().send(returned).ok();
+        }
     }
 }
 
@@ -68,8 +75,7 @@ pub fn administration() -> (Vec<(&'static str, String)>, PathBuf) {
     (variables.into(), binaries())
 }
 
-/// The URL of the database that belongs to a directory: made when it is first asked for, dropped some time after the
-/// directory is gone.
+/// The URL of the database that belongs to a directory: for as long as there is the directory.
 pub fn url_of(directory: &Path) -> String {
     static ALL: Mutex<Option<HashMap<PathBuf, Database>>> = Mutex::new(None);
     let mut all = ALL.lock().unwrap();
@@ -87,7 +93,7 @@ struct Server {
 
 enum Request {
     Create { formed: bool, reply: mpsc::Sender<Database> },
-    Drop(String),
+    Return { name: String, kind: usize },
 }
 
 impl Server {
@@ -140,7 +146,9 @@ fn binaries() -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let elsewhere = std::env::split_paths(&path).find(|path| path.join("initdb").exists());
     found.pop().map(|(_, path)| path).or(elsewhere).unwrap_or_else(|| {
-        panic!("PostgreSQL 15 or newer is needed for these tests (Debian: postgresql-15; make test installs it)")
+        panic!(
+            "PostgreSQL 15 or newer is needed for these tests (Debian: postgresql-15; make test installs it)"
+        )
     })
 }
 
@@ -148,9 +156,12 @@ fn binaries() -> PathBuf {
 fn user() -> (u32, u32) {
     let all = std::fs::read_to_string("/etc/passwd").unwrap();
     let line = all.lines().find_map(|line| line.strip_prefix(&format!("{USER}:")));
-    let mut numbers = line.into_iter().flat_map(|line| line.split(':').skip(1)).map_while(|one| one.parse().ok());
+    let mut numbers =
+        line.into_iter().flat_map(|line| line.split(':').skip(1)).map_while(|one| one.parse().ok());
     numbers.next().zip(numbers.next()).unwrap_or_else(|| {
-        panic!("PostgreSQL does not run as root: these tests need the user {USER}, whom Debian's package makes")
+        panic!(
+            "PostgreSQL does not run as root: these tests need the user {USER}, whom Debian's package makes"
+        )
     })
 }
 
@@ -164,9 +175,16 @@ struct Keeper {
     /// Whether one can be made in which texts compare otherwise than by their bytes.
     icu: bool,
     /// Databases that are in this release's form already, for copying: one of each kind.
-    formed: [Option<String>; 2],
-    /// Databases that nobody needs any more, and that somebody is still connected to.
-    unneeded: Vec<String>,
+    formed: [Option<Formed>; KINDS.len()],
+    /// Copies that nobody needs any more.
+    returned: [VecDeque<String>; KINDS.len()],
+}
+
+/// A database that a service was started on once: bringing one to this form anew would take longer than many a test.
+struct Formed {
+    name: String,
+    /// The SQL that makes a copy what it was, whatever was written to it since.
+    emptying: String,
 }
 
 impl Keeper {
@@ -174,23 +192,25 @@ impl Keeper {
         let mut connection = connect(port, directory).await;
         let role = format!("create role {OWNER} login");
         sqlx::query(AssertSqlSafe(role)).execute(&mut connection).await.unwrap();
-        let icu = "select exists (select from pg_collation where collprovider = 'i' and collname = 'en-US-x-icu')";
+        let icu =
+            "select exists (select from pg_collation where collprovider = 'i' and collname = 'en-US-x-icu')";
         let icu = sqlx::query_scalar(icu).fetch_one(&mut connection).await.unwrap();
-        Self { port, connection, asked: 0, made: 0, icu, formed: [None, None], unneeded: vec![] }
+        let (formed, returned) = Default::default();
+        Self { port, connection, asked: 0, made: 0, icu, formed, returned }
     }
 
     async fn run(mut self, waiting: &mpsc::Receiver<Request>) {
         while let Ok(request) = waiting.recv() {
             match request {
-                Request::Drop(name) => self.unneeded.push(name),
+                Request::Return { name, kind } => self.returned[kind].push_back(name),
                 Request::Create { formed, reply } => {
-                    let name = if formed { self.create_formed().await } else { self.create().await };
-                    reply.send(Database { url: self.url(&name), name }).ok();
-                }
-            }
-            for name in std::mem::take(&mut self.unneeded) {
-                if self.try_sql(format!("drop database {name}")).await.is_err() {
-                    self.unneeded.push(name);
+                    let kind = self.next_kind();
+                    let name = match formed {
+                        true => self.formed(kind).await,
+                        false => self.make("template0", KINDS[kind]).await,
+                    };
+                    let formed = formed.then_some(kind);
+                    reply.send(Database { url: self.url(&name), name, formed }).ok();
                 }
             }
         }
@@ -200,29 +220,57 @@ impl Keeper {
         format!("postgres://{OWNER}@127.0.0.1:{}/{name}?sslmode=disable", self.port)
     }
 
-    async fn try_sql(&mut self, sql: String) -> Result<(), sqlx::Error> {
-        sqlx::query(AssertSqlSafe(sql)).execute(&mut self.connection).await.map(drop)
-    }
-
-    async fn create(&mut self) -> String {
-        let kind = self.next_kind();
-        self.make("template0", KINDS[kind]).await
-    }
-
-    /// One that a service has been started on once: bringing it to this form anew would take longer than many a test.
-    async fn create_formed(&mut self) -> String {
-        let kind = self.next_kind();
-        let formed = match self.formed[kind].clone() {
-            Some(formed) => formed,
-            None => {
-                let name = self.make("template0", KINDS[kind]).await;
-                let open = sessiond_store::open(&self.url(&name)).await.unwrap();
-                open.store.close().await;
-                open.writer.close().await.unwrap();
-                self.formed[kind].insert(name).clone()
+    /// A copy of the formed one that nobody has, or a new one.
+    async fn formed(&mut self, kind: usize) -> String {
+        if self.formed[kind].is_none() {
+            let name = self.make("template0", KINDS[kind]).await;
+            let open = sessiond_store::open(&self.url(&name)).await.unwrap();
+            open.store.close().await;
+            open.writer.close().await.unwrap();
+            let emptying = self.emptying(&name).await;
+            self.formed[kind] = Some(Formed { name, emptying });
+        }
+        let Some(Formed { name: template, emptying }) = &self.formed[kind] else { unreachable!() };
+        let (template, emptying) = (template.clone(), emptying.clone());
+        for _ in 0..self.returned[kind].len() {
+            let Some(name) = self.returned[kind].pop_front() else { break };
+            // A service of a test that is over may still be ending.
+            let used = "select count(*) from pg_stat_activity where datname = $1";
+            let used: i64 =
+                sqlx::query_scalar(used).bind(&name).fetch_one(&mut self.connection).await.unwrap();
+            if used == 0 {
+                let mut inside = PgConnection::connect(&self.url(&name)).await.unwrap();
+                sqlx::raw_sql(AssertSqlSafe(emptying)).execute(&mut inside).await.unwrap();
+                inside.close().await.unwrap();
+                return name;
             }
-        };
-        self.make(&formed, "").await
+            self.returned[kind].push_back(name);
+        }
+        self.make(&template, "").await
+    }
+
+    /// The SQL that leaves in each table what is there now, and no more.
+    async fn emptying(&self, name: &str) -> String {
+        let mut inside = PgConnection::connect(&self.url(name)).await.unwrap();
+        let sql = "select tablename::text from pg_tables where schemaname = 'public' and tablename not like '\\_sqlx%'";
+        let tables: Vec<String> = sqlx::query_scalar(sql).fetch_all(&mut inside).await.unwrap();
+        let mut emptying = "begin;".to_owned();
+        for table in tables {
+            // Of a small table the rows are deleted, because truncating makes new files for it and its indexes.
+            emptying += &format!(
+                "do $do$ begin if pg_relation_size('{table}') > 1000000 then truncate {table}; \
+                 else delete from {table}; end if; end $do$;"
+            );
+            let rows = format!("select coalesce(json_agg(t), '[]')::text from {table} t");
+            let rows: String = sqlx::query_scalar(AssertSqlSafe(rows)).fetch_one(&mut inside).await.unwrap();
+            if rows != "[]" {
+                emptying += &format!(
+                    "insert into {table} select * from json_populate_recordset(null::{table}, $rows${rows}$rows$);"
+                );
+            }
+        }
+        inside.close().await.unwrap();
+        emptying + "commit;"
     }
 
     fn next_kind(&mut self) -> usize {
@@ -233,7 +281,8 @@ impl Keeper {
     async fn make(&mut self, template: &str, kind: &str) -> String {
         self.made += 1;
         let name = format!("test_{}", self.made);
-        self.try_sql(format!("create database {name} owner {OWNER} template {template} {kind}")).await.unwrap();
+        let sql = format!("create database {name} owner {OWNER} template {template} {kind}");
+        sqlx::query(AssertSqlSafe(sql)).execute(&mut self.connection).await.unwrap();
         name
     }
 }

@@ -5,6 +5,9 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use futures_util::TryStreamExt;
+use sqlx::Connection;
+
 use super::daemon::database;
 use super::postgres;
 
@@ -44,6 +47,26 @@ pub fn flags(directory: &Path) -> Vec<String> {
         flags.extend(["--secret-key-file".to_owned(), key.to_str().unwrap().to_owned()]);
     }
     flags
+}
+
+/// All that is stored of a service whose directory this is, by where it is: each file, and on PostgreSQL each table too, in
+/// the form in which texts and bytes are as they are.
+pub async fn stored(directory: &Path) -> Vec<(String, Vec<u8>)> {
+    let files = std::fs::read_dir(directory).unwrap().map(|file| file.unwrap().path());
+    let mut all: Vec<_> =
+        files.map(|path| (path.display().to_string(), std::fs::read(&path).unwrap())).collect();
+    if is_postgres() {
+        let mut inside = sqlx::PgConnection::connect(&url(directory)).await.unwrap();
+        let sql = "select tablename::text from pg_tables where schemaname = 'public'";
+        let tables: Vec<String> = sqlx::query_scalar(sql).fetch_all(&mut inside).await.unwrap();
+        for table in tables {
+            let sql = format!("copy {table} to stdout (format binary)");
+            let rows = inside.copy_out_raw(&sql).await.unwrap().try_collect::<Vec<_>>().await.unwrap();
+            all.push((table, rows.concat()));
+        }
+    }
+    assert!(all.len() > 1, "there is something to look into");
+    all
 }
 
 /// Makes a key as the documentation says that it is made.

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::websocket_client::find;
 use super::{House, SESSIONS, machine, machine_body};
+use crate::support::store;
 
 const DASH: &str = "exec env -i TERM=$TERM PATH=/usr/bin:/bin PS1='$ ' dash -i";
 /// No password stands anywhere else.
@@ -45,11 +46,9 @@ async fn passwords_typed_at_prompts_are_in_no_log_no_recording_and_no_file() {
     }
     house.server.stop().await;
     // Blocks are compressed, so that a look at the file alone would prove little; the log above is all that is in them.
-    for file in std::fs::read_dir(house.server.directory.path()).unwrap() {
-        let path = file.unwrap().path();
-        let bytes = std::fs::read(&path).unwrap();
+    for (place, bytes) in store::stored(house.server.directory.path()).await {
         for secret in SECRETS.iter().chain(&[house.sshd.pem("user").lines().nth(1).unwrap()]) {
-            assert!(find(&bytes, secret.as_bytes()).is_none(), "{secret} is in {}", path.display());
+            assert!(find(&bytes, secret.as_bytes()).is_none(), "{secret} is in {place}");
         }
     }
 }
@@ -61,10 +60,8 @@ async fn a_machines_password_is_sealed_and_in_no_file() {
     body["credential"] = json!({ "type": "password", "password": SECRETS[0] });
     machine(&house.own, &body).await;
     house.server.stop().await;
-    for file in std::fs::read_dir(house.server.directory.path()).unwrap() {
-        let path = file.unwrap().path();
-        let bytes = std::fs::read(&path).unwrap();
-        assert!(find(&bytes, SECRETS[0].as_bytes()).is_none(), "{}", path.display());
+    for (place, bytes) in store::stored(house.server.directory.path()).await {
+        assert!(find(&bytes, SECRETS[0].as_bytes()).is_none(), "{place}");
     }
 }
 

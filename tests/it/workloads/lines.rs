@@ -239,7 +239,8 @@ async fn lines_that_were_acknowledged_are_there_after_a_kill() {
         let there = page["total_lines"].as_u64().unwrap();
         assert!(there >= acknowledged, "{there} of {acknowledged}");
         assert_eq!(there % 50, 0, "batches are whole");
-        assert_eq!(page["lines"][0]["position"], there);
+        // It may have been killed before it filed the first.
+        assert_eq!(page["lines"][0]["position"].as_u64().unwrap_or(0), there);
     }
     assert!(acknowledged > 0);
     assert_eq!(key.state(&path).await, "queued");
