@@ -351,5 +351,9 @@ pub(crate) fn principal(row: &impl Stored) -> Result<Principal, StoreError> {
 }
 
 pub(crate) fn principal_row(row: &impl Stored) -> Result<PrincipalRow, StoreError> {
-    Ok(PrincipalRow { principal: principal(row)?, name: row.optional_string("name")?, email: row.optional_string("email")? })
+    Ok(PrincipalRow {
+        principal: principal(row)?,
+        name: row.optional_string("name")?,
+        email: row.optional_string("email")?,
+    })
 }

@@ -10,10 +10,10 @@ use sqlx::{QueryBuilder, Row, Sqlite};
 use uuid::Uuid;
 
 use super::store::SqliteStore;
-use crate::values::{outcome, principal_row, revocation};
 use crate::StoreError;
 use crate::row::{PrincipalRow, Revocation};
 use crate::seam::DirectoryRows;
+use crate::values::{outcome, principal_row, revocation};
 
 #[async_trait]
 impl DirectoryRows for SqliteStore {

@@ -7,10 +7,10 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Connection, SqliteConnection};
 
 use super::files::beside;
-use crate::values::bytes32;
 use super::{location, wal};
 use crate::StoreError;
 use crate::seam::Contents;
+use crate::values::bytes32;
 
 /// Options of a connection that only looks: it makes no file and changes none. A database that nobody has open, and whose
 /// write-ahead log is empty, is read as if it could not change, so that none is made for it.

@@ -38,11 +38,11 @@ use journals::{SqliteJournalWriter, SqliteJournals};
 use store::SqliteStore;
 use writer::SqliteWriter;
 
+pub use crate::tables::OF_SESSIONS;
 pub(crate) use backup::{backup, backup_journals, restore};
 pub(crate) use error::meaning;
 pub(crate) use look::look;
 pub(crate) use rebuild::rebuild;
-pub use crate::tables::OF_SESSIONS;
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/sqlite");
 
