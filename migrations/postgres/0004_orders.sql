@@ -22,12 +22,15 @@ create index session_ended_by_principal on session (application, principal, numb
 create index session_ended_by_activity on session (application, last_active_at, number) where state = 0;
 create index session_ended_by_expiry on session (application, token_expires_at, number) where state = 0;
 create index session_detail_by_hostname on session_detail (application, hostname, number) where hostname is not null;
--- A client says its own name, and nobody says how long that may be; an index takes no more than some 2,700 bytes.
-create index session_detail_by_client on session_detail (application, left(client, 256), number) where client is not null;
+-- A client may call itself whatever it likes, and no entry of an index can be longer than a third of a page.
+create index session_detail_by_client on session_detail (application, client, number) where octet_length(client) <= 1000;
 
 -- An organization's lifecycle events, for its feed, its audit and its webhooks.
 create index event_organization on event (organization, position) where type <> 'activity_recorded';
 create index revocation_by_organization on revocation (organization, number);
+-- The application is the first field of a filter that has one. PostgreSQL reads no JSON that has a NUL in it anywhere.
+create index revocation_by_application on revocation
+    (organization, substring(filter collate "C" from '^\{"application":([0-9]+)[,}]'), number);
 create index principal_by_organization on principal (organization, number);
 
 -- The small things of a directory, each with a stream of its own: how principals stand, API keys, schedules, webhooks.

@@ -1,10 +1,5 @@
 //! What can go wrong in a store.
 
-use sqlx::postgres::PgDatabaseError;
-
-use crate::check::Fault;
-use crate::{postgres, sqlite};
-
 /// What went wrong, and with it what whoever asked has to do.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -38,18 +33,5 @@ impl StoreError {
     /// Whether nothing that is written from here on could be relied upon, so that the process must end.
     pub fn ends_all(&self) -> bool {
         matches!(self, Self::Broken(_) | Self::Corrupt(_) | Self::Raced(_))
-    }
-}
-
-impl From<sqlx::Error> for StoreError {
-    fn from(error: sqlx::Error) -> Self {
-        let of_postgres = error.as_database_error().and_then(|one| one.try_downcast_ref::<PgDatabaseError>());
-        of_postgres.map_or_else(|| sqlite::meaning(&error), postgres::meaning)
-    }
-}
-
-impl From<sqlx::Error> for Fault {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Store(error.into())
     }
 }

@@ -9,6 +9,7 @@ pub mod block;
 pub mod called;
 pub mod check;
 mod doomed;
+mod driver;
 mod erased;
 mod error;
 mod migrate;

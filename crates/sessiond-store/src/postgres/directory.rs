@@ -6,16 +6,20 @@ use sessiond_core::idempotency::RecordedOutcome;
 use sessiond_core::ids::{
     ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, RevocationNumber,
 };
-use sqlx::QueryBuilder;
 use sqlx::postgres::{PgRow, Postgres};
+use sqlx::{AssertSqlSafe, QueryBuilder};
 use uuid::Uuid;
 
 use super::log::places;
-use super::store::PgStore;
+use super::store::{LONGEST_INDEXED, PgStore};
 use crate::StoreError;
 use crate::row::{PrincipalRow, Revocation};
 use crate::seam::DirectoryRows;
 use crate::values::{Stored, outcome, principal_row, revocation};
+
+/// The application in a revocation's filter, which is the first of its fields where there is one. PostgreSQL does not read
+/// JSON that has a NUL in it anywhere, and a filter may ask for one.
+const APPLICATION: &str = r#"substring(filter collate "C" from '^\{"application":([0-9]+)[,}]')"#;
 
 #[async_trait]
 impl DirectoryRows for PgStore {
@@ -69,12 +73,19 @@ impl DirectoryRows for PgStore {
         if called.contains('\0') {
             return Ok(vec![]);
         }
-        // Lower case by the letters of ASCII alone, as this collation has it.
-        let sql = "select number from principal where organization = $1 and subject = $2 \
-                   union select number from principal \
-                   where organization = $1 and lower(email collate \"C\") = lower($2 collate \"C\") \
-                   order by number limit $3";
-        let query = sqlx::query_scalar(sql).bind(organization.0).bind(called).bind(i64::from(limit));
+        // Lower case by the letters of ASCII alone, as this collation has it; and where there can be one, by the index.
+        let indexed = match called.len() <= LONGEST_INDEXED {
+            true => format!("and octet_length(email) <= {LONGEST_INDEXED}"),
+            false => String::new(),
+        };
+        let sql = format!(
+            "select number from principal where organization = $1 and subject = $2 \
+             union select number from principal \
+             where organization = $1 and lower(email collate \"C\") = lower($2 collate \"C\") {indexed} \
+             order by number limit $3"
+        );
+        let query = sqlx::query_scalar(AssertSqlSafe(sql));
+        let query = query.bind(organization.0).bind(called).bind(i64::from(limit));
         Ok(query.fetch_all(&self.pool).await?.into_iter().map(PrincipalNumber).collect())
     }
 
@@ -127,8 +138,8 @@ impl DirectoryRows for PgStore {
         query.push_bind(organization.0);
         query.push(" and number < ").push_bind(before.map_or(i64::MAX, |number| number.0));
         if let Some(application) = application {
-            // Nothing is taken out of it as text: another of its texts may hold what no text here can.
-            query.push(" and (filter::json -> 'application')::text = ").push_bind(application.0.to_string());
+            // As the index says it.
+            query.push(format!(" and {APPLICATION} = ")).push_bind(application.0.to_string());
         }
         query.push(" order by number desc limit ").push_bind(i64::from(limit));
         query.build().fetch_all(&self.pool).await?.iter().map(revocation).collect()
@@ -151,7 +162,8 @@ impl DirectoryRows for PgStore {
     }
 
     async fn has_outcomes(&self, up_to: Time) -> Result<bool, StoreError> {
-        let sql = "select exists (select 1 from idempotency where recorded_at <= $1)";
+        // The oldest says it. Whether there is any would be looked for in the table itself, and mostly in vain.
+        let sql = "select coalesce(min(recorded_at) <= $1, false) from idempotency";
         Ok(sqlx::query_scalar(sql).bind(up_to.timestamp_millis()).fetch_one(&self.pool).await?)
     }
 }

@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use sessiond_core::Time;
 use sessiond_core::ids::{ApplicationNumber, OrganizationNumber, Position, RevocationNumber, SessionNumber};
+use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgExecutor;
-use sqlx::{AssertSqlSafe, QueryBuilder};
 
 use super::store::PgStore;
 use crate::row::{Addressed, Entry};
@@ -14,6 +14,19 @@ use crate::{StoreError, answers};
 
 /// As the partial indexes say it.
 const LIFECYCLE: &str = " and e.type <> 'activity_recorded'";
+
+/// Positions that are read over at a time.
+const STRETCH: i64 = 16_384;
+
+/// An event with the public ids of what it is about. Each is looked up by itself, after the page was cut: a join would be
+/// planned for as many events as there may be, and read whole tables for that.
+const ADDRESSED: &str = "e.*, \
+     (select s.id from session s where e.stream_kind = 4 and s.number = e.stream_number) as session_id, \
+     (select s.resource from session s where e.stream_kind = 4 and s.number = e.stream_number) as resource, \
+     (select d.client_session_id from session s join session_detail d on d.number = s.number \
+     where e.stream_kind = 4 and s.number = e.stream_number and s.resource is not null) as client_session_id, \
+     (select a.id from application a where a.number = e.application) as application_id, \
+     (select r.id from revocation r where r.number = e.revocation) as revocation_id";
 
 #[async_trait]
 impl Log for PgStore {
@@ -90,9 +103,14 @@ impl Log for PgStore {
         activity: bool,
         limit: u32,
     ) -> Result<Vec<Addressed>, StoreError> {
-        let which = if activity { "" } else { LIFECYCLE };
-        let sql =
-            addressed(&format!("e.application = $1 and e.position > $2{which} order by e.position limit $3"));
+        if activity {
+            return self
+                .along(after, Position(i64::MAX), "e.application = $4", &[application.0], limit)
+                .await;
+        }
+        let sql = addressed(&format!(
+            "e.application = $1 and e.position > $2{LIFECYCLE} order by e.position limit $3"
+        ));
         let query = sqlx::query(AssertSqlSafe(sql)).bind(application.0).bind(after.0).bind(i64::from(limit));
         query.fetch_all(&self.pool).await?.iter().map(answers::addressed).collect()
     }
@@ -104,10 +122,13 @@ impl Log for PgStore {
         activity: bool,
         limit: u32,
     ) -> Result<Vec<Addressed>, StoreError> {
-        // A stream's versions are in the order of its positions, and in an index without its activity.
-        let (which, order) = if activity { ("", "position") } else { (LIFECYCLE, "version") };
+        if activity {
+            let own = "e.stream_kind = 4 and e.stream_number = $4";
+            return self.along(after, Position(i64::MAX), own, &[session.0], limit).await;
+        }
+        // A stream's versions are in the order of its positions, and in an index.
         let sql = addressed(&format!(
-            "e.stream_kind = 4 and e.stream_number = $1 and e.position > $2{which} order by e.{order} limit $3"
+            "e.stream_kind = 4 and e.stream_number = $1 and e.position > $2{LIFECYCLE} order by e.version limit $3"
         ));
         let query = sqlx::query(AssertSqlSafe(sql)).bind(session.0).bind(after.0).bind(i64::from(limit));
         query.fetch_all(&self.pool).await?.iter().map(answers::addressed).collect()
@@ -122,18 +143,17 @@ impl Log for PgStore {
     ) -> Result<Vec<Addressed>, StoreError> {
         let rows = if activity {
             // A recursion has no limit of its own here: it counts.
-            let sql = "with recursive chain (position, previous, nth) as (\
+            let sql = format!(
+                "with recursive chain (position, previous, nth) as (\
                  select e.position, coalesce(c.previous, e.previous_position), 1::bigint from event e \
                  left join cut c on c.position = e.position where e.position = $1 \
                  union all select e.position, coalesce(c.previous, e.previous_position), chain.nth + 1 from chain \
                  join event e on e.position = chain.previous \
-                 left join cut c on c.position = e.position where chain.nth < $3) \
-                 select e.*, s.id as session_id, s.resource, d.client_session_id, a.id as application_id, \
-                 r.id as revocation_id from chain join event e on e.position = chain.position \
-                 left join session s on s.number = $2 left join session_detail d on s.resource is not null \
-                 and d.number = s.number left join application a on a.number = e.application \
-                 left join revocation r on r.number = e.revocation order by e.position desc";
-            let query = sqlx::query(sql).bind(newest.0).bind(session.0).bind(i64::from(limit));
+                 left join cut c on c.position = e.position where chain.nth < $2) \
+                 select {ADDRESSED} from chain join event e on e.position = chain.position \
+                 order by e.position desc"
+            );
+            let query = sqlx::query(AssertSqlSafe(sql)).bind(newest.0).bind(i64::from(limit));
             query.fetch_all(&self.pool).await?
         } else {
             let sql = addressed(&format!(
@@ -155,15 +175,56 @@ impl Log for PgStore {
         activity: bool,
         limit: u32,
     ) -> Result<Vec<Addressed>, StoreError> {
-        let mut query = QueryBuilder::new(addressed("e.organization = "));
-        query.push_bind(organization.0).push(" and e.position > ").push_bind(after.0);
-        query.push(" and e.position <= ").push_bind(up_to.0);
-        if let Some(application) = application {
-            query.push(" and e.application = ").push_bind(application.0);
+        let mut numbers = vec![organization.0];
+        numbers.extend(application.map(|application| application.0));
+        let own = match application {
+            Some(_) => "e.organization = $4 and e.application = $5",
+            None => "e.organization = $4",
+        };
+        if activity {
+            return self.along(after, up_to, own, &numbers, limit).await;
         }
-        query.push(if activity { "" } else { LIFECYCLE });
-        query.push(" order by e.position limit ").push_bind(i64::from(limit));
-        query.build().fetch_all(&self.pool).await?.iter().map(answers::addressed).collect()
+        self.between(after, up_to, &format!("{own}{LIFECYCLE}"), &numbers, limit).await
+    }
+}
+
+impl PgStore {
+    /// A page of events between two positions that fit a condition on numbers, which are its parameters from `$4` on.
+    async fn between(
+        &self,
+        after: Position,
+        up_to: Position,
+        condition: &str,
+        numbers: &[i64],
+        limit: u32,
+    ) -> Result<Vec<Addressed>, StoreError> {
+        let sql = addressed(&format!(
+            "e.position > $1 and e.position <= $2 and {condition} order by e.position limit $3"
+        ));
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(after.0).bind(up_to.0).bind(i64::from(limit));
+        let query = numbers.iter().fold(query, |query, number| query.bind(*number));
+        query.fetch_all(&self.pool).await?.iter().map(answers::addressed).collect()
+    }
+
+    /// The same with activity, of which there is no index: along the log, over events of others, until there are enough. It
+    /// goes a stretch at a time, so that no statement takes long, and none is planned as if it had to read all that is left.
+    async fn along(
+        &self,
+        after: Position,
+        up_to: Position,
+        condition: &str,
+        numbers: &[i64],
+        limit: u32,
+    ) -> Result<Vec<Addressed>, StoreError> {
+        let end = up_to.min(self.head().await?);
+        let (mut from, mut events) = (after, Vec::new());
+        while from < end && events.len() < limit as usize {
+            let to = end.min(Position(from.0.saturating_add(STRETCH)));
+            let room = limit - events.len() as u32;
+            events.extend(self.between(from, to, condition, numbers, room).await?);
+            from = to;
+        }
+        Ok(events)
     }
 }
 
@@ -179,12 +240,5 @@ pub(super) fn places(positions: &[Position]) -> Vec<i64> {
 }
 
 fn addressed(condition: &str) -> String {
-    format!(
-        "select e.*, s.id as session_id, s.resource, d.client_session_id, a.id as application_id, \
-         r.id as revocation_id from event e \
-         left join session s on e.stream_kind = 4 and s.number = e.stream_number \
-         left join session_detail d on s.resource is not null and d.number = s.number \
-         left join application a on a.number = e.application left join revocation r on r.number = e.revocation \
-         where {condition}"
-    )
+    format!("select {ADDRESSED} from event e where {condition}")
 }

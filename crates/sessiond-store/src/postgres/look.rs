@@ -16,7 +16,7 @@ pub(crate) async fn look(url: &str) -> Result<Contents, StoreError> {
     let (event, key_check): (bool, bool) = sqlx::query_as(sql).fetch_one(&mut connection).await?;
     let mut contents = Contents { exists: event, ..Contents::default() };
     if event {
-        let sql = "select exists (select 1 from event)";
+        let sql = "select max(position) is not null from event";
         contents.events = sqlx::query_scalar(sql).fetch_one(&mut connection).await?;
     }
     if key_check {

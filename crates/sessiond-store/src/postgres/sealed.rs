@@ -12,7 +12,8 @@ use crate::seam::{Sealed, SealedFor};
 use crate::values::Stored;
 
 impl PgStore {
-    /// Every kind, each in pages: by the id of what it belongs to where that is the key, by number where it is not.
+    /// Every kind, each in pages: by the id of what it belongs to where that is the key, by number where it is not. Where two
+    /// tables are joined, both say where the page begins: else one of them may be read from its beginning for each page.
     pub(super) fn each_sealed(&self) -> BoxStream<'_, Result<Sealed, StoreError>> {
         let webhooks = "select id, sealed from webhook_secret where id > $1 order by id limit $2";
         let before = "select id, before as sealed from webhook_secret where before is not null and id > $1 \
@@ -20,11 +21,12 @@ impl PgStore {
         let machines = "select id, sealed from machine_secret where id > $1 order by id limit $2";
         let sessions = "select m.session as number, s.id, m.sealed from mcp_session m \
                         join session s on s.number = m.session \
-                        where m.sealed <> ''::bytea and m.session > $1 order by m.session limit $2";
+                        where m.sealed <> ''::bytea and m.session > $1 and s.number > $1 \
+                        order by m.session limit $2";
         let upstreams = "select a.number, a.id, u.sealed from upstream_secret u \
                          join application a on a.number = u.application \
-                         where u.application > $1 order by u.application limit $2";
-        let (pool, first) = (&self.pool, Uuid::nil());
+                         where u.application > $1 and a.number > $1 order by u.application limit $2";
+        let first = Uuid::nil();
         let kinds = [
             pages(self, webhooks, first, |row| by_id(SealedFor::Webhook, row)),
             pages(self, before, first, |row| by_id(SealedFor::WebhookBefore, row)),

@@ -41,7 +41,8 @@ impl Secrets for PgStore {
         limit: usize,
     ) -> Result<Vec<(SessionNumber, Uuid, ApplicationNumber)>, StoreError> {
         let sql = "select s.number, s.id, s.application from mcp_session m join session s on s.number = m.session \
-                   where m.sealed <> ''::bytea and m.session > $1 and s.state = 0 order by m.session limit $2";
+                   where m.sealed <> ''::bytea and m.session > $1 and s.number > $1 and s.state = 0 \
+                   order by m.session limit $2";
         let query = sqlx::query(sql).bind(after.0).bind(i64::try_from(limit).unwrap_or(i64::MAX));
         query.fetch_all(&self.pool).await?.iter().map(answers::untold).collect()
     }

@@ -19,9 +19,11 @@ pub(super) const CONNECTING: Duration = Duration::from_secs(3);
 const OLDEST: i64 = 150_000;
 
 /// What a connection that reads is told. Nothing takes longer than it should, nobody waits for a lock for ever, and no
-/// snapshot stays open because somebody forgot it. Compiling a statement takes longer than any of ours does.
+/// snapshot stays open because somebody forgot it. To compile a statement, or to start others to help with it, takes longer
+/// than ours do.
 const SETTINGS: &str = "select set_config('statement_timeout', '30s', false), set_config('lock_timeout', '10s', false), \
      set_config('idle_in_transaction_session_timeout', '2s', false), set_config('jit', 'off', false), \
+     set_config('max_parallel_workers_per_gather', '0', false), \
      set_config('default_transaction_isolation', 'read committed', false)";
 
 const ABOUT: &str = "select current_setting('server_version_num')::bigint as version_number, \

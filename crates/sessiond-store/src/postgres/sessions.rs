@@ -10,7 +10,7 @@ use sqlx::{AssertSqlSafe, QueryBuilder};
 use uuid::Uuid;
 
 use super::session::{WHOLE_SESSION, whole_session};
-use super::store::{PgStore, numbers};
+use super::store::{LONGEST_INDEXED, PgStore, numbers};
 use crate::StoreError;
 use crate::answers::{confirmation, ended_terminal};
 use crate::row::{Confirmation, Detail, SessionRow};
@@ -172,9 +172,9 @@ fn ended_from(
                 query.push(" and false");
             }
             Some(text) => {
-                if column == "d.client" {
-                    // As its index says it.
-                    query.push(" and left(d.client, 256) = left(").push_bind(text.to_owned()).push(", 256)");
+                if column == "d.client" && text.len() <= LONGEST_INDEXED {
+                    // As the index says it.
+                    query.push(format!(" and octet_length(d.client) <= {LONGEST_INDEXED}"));
                 }
                 query.push(format!(" and {column} = ")).push_bind(text.to_owned());
             }

@@ -32,6 +32,9 @@ impl Start for PgStore {
     async fn load(&self) -> Result<Loaded, StoreError> {
         self.starting.lock().await.take();
         let mut snapshot = self.snapshot().await?;
+        // What is counted may be large: whoever can helps.
+        let sql = "set local max_parallel_workers_per_gather to default";
+        sqlx::raw_sql(sql).execute(&mut *snapshot).await?;
         let loaded = load(&mut snapshot).await?;
         let name: String =
             sqlx::query_scalar("select pg_export_snapshot()").fetch_one(&mut *snapshot).await?;

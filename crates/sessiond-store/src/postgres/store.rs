@@ -27,6 +27,9 @@ const CONNECTIONS: u32 = 8;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A connection that nobody has used for so long is asked whether it is still what it was.
 const UNUSED: Duration = Duration::from_secs(1);
+/// The longest text in bytes of those that others choose at any length and that are found by an index all the same: an entry
+/// of an index can have no more than a third of a page.
+pub(super) const LONGEST_INDEXED: usize = 1_000;
 /// Rows read at a time, of what there may be millions of.
 const PAGE: i64 = 4_096;
 
