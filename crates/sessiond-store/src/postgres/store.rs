@@ -104,6 +104,8 @@ impl Store for PgStore {
     }
 
     async fn close(&self) {
+        // A start that came to no end still has a connection.
+        self.starting.lock().await.take();
         self.pool.close().await;
     }
 }
