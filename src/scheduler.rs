@@ -293,9 +293,8 @@ pub async fn start(
     directory: Arc<Directory>,
     limits: Arc<Limits>,
     retention: Retention,
-    clock: Clock,
+    (clock, claims): (Clock, Claims),
     status: Arc<JobStatus>,
-    claims: Claims,
     config: &Config,
 ) -> Result<Jobs, JobSchedulerError> {
     let keep_lines_bytes = (config.keep_lines_mib > 0).then(|| u64::from(config.keep_lines_mib) << 20);

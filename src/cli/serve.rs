@@ -131,17 +131,9 @@ pub async fn start_with(
     let background_tasks = house.background_tasks(outbox, app.gateway.clone(), &closed);
     let (sessions, directory) = (house.sessions.clone(), house.directory.clone());
     let (retention, status) = (house.retention.clone(), house.job_status.clone());
-    let scheduler = scheduler::start(
-        sessions,
-        directory,
-        limits.clone(),
-        retention,
-        clock,
-        status,
-        house.claims.clone(),
-        &config,
-    )
-    .await?;
+    let clock = (clock, house.claims.clone());
+    let scheduler = scheduler::start(sessions, directory, limits.clone(), retention, clock, status, &config);
+    let scheduler = scheduler.await?;
     let metrics_address = metrics.as_ref().map(|(socket, _)| socket.local_addr()).transpose()?;
     behind.set_service(http::router(app.clone(), http::column()));
     if let Some((socket, handle)) = metrics {

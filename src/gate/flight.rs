@@ -12,8 +12,8 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::holdings::Held;
+use super::lease::Lease;
 use super::tally::Tally;
-use crate::nodes::Lease;
 
 /// The requests and streams of one session, or one thing that a credential opened.
 #[derive(Default)]

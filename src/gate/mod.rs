@@ -16,6 +16,7 @@ mod flight;
 mod holdings;
 mod index;
 mod key_secrets;
+mod lease;
 mod ordered;
 mod state;
 mod tally;
@@ -30,6 +31,7 @@ use uuid::Uuid;
 pub use flight::{Flight, Pass, Signal};
 use holdings::Concerned;
 pub use holdings::Side;
+pub use lease::{Instant, Lease};
 pub use state::{Behind, GateState, MediaLookup, Order, Slice, Sum, ToKeepOut};
 
 use sessiond_core::Time;
@@ -42,8 +44,6 @@ use sessiond_core::session::event::Counts;
 use sessiond_core::session::{Refusal, Session};
 use sessiond_core::streams::AnyStream;
 use sessiond_core::token::SessionToken;
-
-use crate::nodes::Lease;
 
 /// The Gate. Cheap to share: everything behind one lock that is held for microseconds.
 #[derive(Default)]

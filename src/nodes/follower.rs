@@ -8,9 +8,8 @@ use tokio::time::Instant as Awake;
 use tokio_util::sync::CancellationToken;
 
 use super::applied::Applied;
-use super::lease::{Instant, Lease};
 use crate::clock::Clock;
-use crate::gate::Gate;
+use crate::gate::{Gate, Instant, Lease};
 use crate::{logs, secret};
 
 /// How long a lease lasts, and how often it is renewed.

@@ -5,10 +5,8 @@ mod applied;
 mod barrier;
 mod claims;
 mod follower;
-mod lease;
 
 pub use applied::Applied;
 pub use barrier::Barrier;
 pub use claims::Claims;
 pub use follower::Follower;
-pub use lease::Lease;

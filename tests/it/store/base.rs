@@ -12,9 +12,9 @@ use sessiond::committer::{
     MeetDeadlines, OpenSession, Operation, Origin, RecordActivity, RenewToken, SessionEnd, SetSuspended,
 };
 use sessiond::error::Error;
-use sessiond::gate::{Due, Gate};
+use sessiond::gate::{Due, Gate, Lease};
 use sessiond::http::health::Progress;
-use sessiond::nodes::{Applied, Barrier, Follower, Lease};
+use sessiond::nodes::{Applied, Barrier, Follower};
 use sessiond_core::Time;
 use sessiond_core::actor::{Actor, ActorKind};
 use sessiond_core::application::{ApplicationCreated, OauthClient};
@@ -154,9 +154,8 @@ impl Base {
         let barrier = node.as_ref().map(|node| Arc::new(Barrier::new(node.nodes(), node.own())));
         let rules = (Policy::default(), Maxima::default());
         let committer = Committer::start(writer, applied.clone(), barrier, clock.clone(), rules);
-        let living =
-            node.clone().map(|node| tokio::spawn(async move { node.run(CancellationToken::new()).await }));
-        let node = node.zip(living).map(|(follower, living)| Member { follower, living });
+        let living = |node: Arc<Follower>| async move { node.run(CancellationToken::new()).await };
+        let node = node.map(|node| Member { living: tokio::spawn(living(node)) });
         drop(entered);
         Running { committer, gate, applied, reader, clock, node, process: Some(process) }
     }
@@ -217,7 +216,6 @@ pub struct Running {
 
 /// A node at work.
 pub struct Member {
-    pub follower: Arc<Follower>,
     pub living: JoinHandle<()>,
 }
 
