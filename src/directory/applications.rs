@@ -108,6 +108,10 @@ impl Applications {
         if description.as_ref().is_some_and(|text| text.chars().count() > 1_000) {
             return Err(Error::field("description", "description must be at most 1000 characters"));
         }
+        if description.as_ref().is_some_and(|text| text.contains('\0')) {
+            // Not every database keeps it, and nobody means it.
+            return Err(Error::field("description", "description must not have the character U+0000"));
+        }
         let changed = ApplicationChanged { name, description };
         self.context.submit(caller, ChangeApplication { number: application.number, changed }).await
     }

@@ -77,6 +77,9 @@ impl Principals {
         if let Some(number) = self.context.gate.known().principal(organization, &subject_digest) {
             return Ok(number);
         }
+        if subject.contains('\0') {
+            return Err(Error::Unfit("its subject has the character U+0000"));
+        }
         let (issuer, subject) = (issuer.to_owned(), subject.to_owned());
         let introduction =
             IntroducePrincipal { organization, issuer, subject, subject_digest, name: None, email: None };

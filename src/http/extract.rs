@@ -184,9 +184,6 @@ impl<T: DeserializeOwned> FromRequestParts<App> for Query<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Problem> {
-        if parts.uri.query().is_some_and(|query| query.contains("%00")) {
-            return Err(has_nul("In the query"));
-        }
         let query = axum::extract::Query::<T>::try_from_uri(&parts.uri);
         query.map(|query| Self(query.0)).map_err(|rejection| {
             Problem::new(
@@ -222,9 +219,6 @@ pub fn read_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
 
 /// Reads a JSON value of any type.
 pub fn read_json<T: DeserializeOwned>(json: &[u8]) -> Result<T, Problem> {
-    if says_nul(json) {
-        return Err(has_nul("In the body"));
-    }
     let mut reader = serde_json::Deserializer::from_slice(json);
     let read = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
@@ -246,27 +240,6 @@ pub fn read_json<T: DeserializeOwned>(json: &[u8]) -> Result<T, Problem> {
         Problem::new(StatusCode::BAD_REQUEST, "invalid_request", format!("The body is not JSON: {error}"))
     })?;
     Ok(read)
-}
-
-/// Whether a text in JSON has the character U+0000, which it can only write with a backslash.
-fn says_nul(json: &[u8]) -> bool {
-    let mut rest = json;
-    while let Some(at) = rest.iter().position(|byte| *byte == b'\\') {
-        let escaped = &rest[at + 1..];
-        if escaped.starts_with(b"u0000") {
-            return true;
-        }
-        // What follows is escaped, a backslash too.
-        rest = escaped.get(1..).unwrap_or_default();
-    }
-    false
-}
-
-/// The error for a text with U+0000: not every database keeps it, and nobody means it.
-fn has_nul(place: &str) -> Problem {
-    let message =
-        format!("{place}: a text has the character U+0000, which no text here may have; leave it out");
-    Problem::new(StatusCode::BAD_REQUEST, "invalid_request", message)
 }
 
 /// Reads a member that may be left out but must not be null: in a filter or a list of scopes null would mean more than was

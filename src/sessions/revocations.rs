@@ -409,7 +409,8 @@ pub(super) fn beginning(
     note: Option<String>,
 ) -> Result<BeginRevocation, Error> {
     // A note that is too long is cut and not refused: somebody is to be cut off, and that must not wait for words.
-    let note = note.map(|note| shown::cut(note, LONGEST_NOTE));
+    // Nor for a character that not every database keeps.
+    let note = note.map(|note| shown::cut(note.replace('\0', ""), LONGEST_NOTE));
     let id = secret::new_id();
     let bar = BarOptions::default();
     let (keep_out, disable, schedule) = (None, None, None);
