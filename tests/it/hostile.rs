@@ -146,7 +146,7 @@ async fn the_character_nought_which_not_every_database_keeps_is_refused_or_left_
     let (status, session) = operator.get(&agent.path()).await;
     assert_eq!((status.as_u16(), &session["session"]["clientInfo"]["name"]), (200, &json!("in\u{0}spector")));
     // A revocation does not fail for the words that it came with.
-    let revoke = json!({ "filter": { "applicationId": agent.application }, "reason": "stolen\u{0} laptop" });
+    let revoke = json!({ "filter": { "kind": "agent" }, "reason": "stolen\u{0} laptop" });
     let (status, answer) = operator.post("/api/v1/revocations", revoke).await;
     assert_eq!((status.as_u16(), &answer["revocation"]["disconnectedCount"]), (201, &json!(1)), "{answer}");
     assert_eq!(answer["revocation"]["reason"], "stolen laptop");
