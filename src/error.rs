@@ -164,6 +164,7 @@ impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Full => Self::DiskFull,
+            StoreError::Away(_) => Self::Busy,
             error => Self::Internal(error.to_string()),
         }
     }

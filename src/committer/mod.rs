@@ -276,18 +276,22 @@ impl Task {
             // else may be one unit's fault, so each gets its own try.
             Err(StoreError::Full) => self.refuse_for_want_of_space(units),
             // Any of it may have been written: a second try could be a second time. If it was, the next turn brings it.
-            Err(error @ StoreError::Unknown(_)) => refuse(units, &error),
+            Err(error @ StoreError::Unknown(_)) => refuse(units, error),
+            Err(error @ StoreError::Away(_)) => {
+                tracing::warn!(%error, "nothing can be written for now");
+                refuse(units, error);
+            }
             Err(_) if units.len() > 1 => {
                 for unit in units {
                     let mut alone = vec![unit];
                     match self.attempt(&mut alone, false).await {
                         Ok(following) => answer(alone, following),
                         Err(StoreError::Full) => self.refuse_for_want_of_space(alone),
-                        Err(error) => refuse(alone, &error),
+                        Err(error) => refuse(alone, error),
                     }
                 }
             }
-            Err(error) => refuse(units, &error),
+            Err(error) => refuse(units, error),
         }
     }
 
@@ -415,6 +419,7 @@ fn measure(batch: &sessiond_store::Batch, took: Duration, error: Option<&StoreEr
             StoreError::Broken(_) | StoreError::Corrupt(_) | StoreError::Raced(_) => "broken",
             StoreError::Damaged { .. } => "damaged",
             StoreError::Unknown(_) => "unknown",
+            StoreError::Away(_) => "away",
             StoreError::Failed(_) => "failed",
         };
         metrics::counter!(meter::STORE_ERRORS, "kind" => kind).increment(1);
@@ -436,6 +441,9 @@ fn answer(units: Vec<Box<dyn Unit>>, following: Vec<Following>) {
     units.into_iter().zip(following).for_each(|(unit, following)| unit.answer(following));
 }
 
-fn refuse(units: Vec<Box<dyn Unit>>, error: &StoreError) {
-    units.into_iter().for_each(|mut unit| unit.refuse(Error::Internal(error.to_string())));
+fn refuse(units: Vec<Box<dyn Unit>>, error: StoreError) {
+    let away = matches!(error, StoreError::Away(_));
+    for mut unit in units {
+        unit.refuse(if away { Error::Busy } else { Error::Internal(error.to_string()) });
+    }
 }

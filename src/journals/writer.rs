@@ -230,6 +230,7 @@ impl Task {
 fn caller_error(error: &StoreError) -> Error {
     match error {
         StoreError::Full => Error::DiskFull,
+        StoreError::Away(_) => Error::Busy,
         error => Error::Internal(error.to_string()),
     }
 }

@@ -24,6 +24,9 @@ pub enum StoreError {
     /// missed.
     #[error("the database was lost, and nobody knows whether it has written this: {0}")]
     Unknown(String),
+    /// The database cannot be used for now; nothing was written, and it may be tried again shortly.
+    #[error("the database cannot be used for now: {0}")]
+    Away(String),
     /// Any other failure; nothing was written, and it may be tried again.
     #[error("the database failed: {0}")]
     Failed(String),

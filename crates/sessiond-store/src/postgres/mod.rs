@@ -81,8 +81,8 @@ pub(crate) async fn open_journals(url: &str) -> Result<OpenJournals, StoreError>
 async fn migrated(servers: &Servers) -> Result<PgConnectOptions, StoreError> {
     let (options, mut connection) = servers.primary().await?;
     // Another process may be at it, and whatever is changed may be large: nothing is given up halfway.
-    let patient =
-        "select set_config('lock_timeout', '0', false), set_config('statement_timeout', '0', false)";
+    let patient = "select set_config('lock_timeout', '0', false), set_config('statement_timeout', '0', false), \
+         set_config('client_min_messages', 'warning', false)";
     sqlx::query(patient).execute(&mut connection).await?;
     migrate(&MIGRATIONS, &mut connection).await?;
     close(connection).await;

@@ -54,7 +54,7 @@ pub(super) struct Unusable {
 
 impl From<Unusable> for StoreError {
     fn from(unusable: Unusable) -> Self {
-        Self::Failed(unusable.words)
+        Self::Away(unusable.words)
     }
 }
 

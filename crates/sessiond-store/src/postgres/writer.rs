@@ -136,7 +136,7 @@ impl PgWriter {
     /// Writes a batch and commits it. Returns the number of the commit.
     async fn write(&mut self, begun: &Begun, batch: &Batch) -> Result<i64, StoreError> {
         let Some(mut link) = self.link.take() else {
-            return Err(StoreError::Failed("the connection was lost before anything was written".to_owned()));
+            return Err(StoreError::Away("the connection was lost before anything was written".to_owned()));
         };
         let head = batch.head.unwrap_or_else(|| begun.head.after(batch));
         let (number, id) = (begun.number + 1, Uuid::new_v4());
@@ -174,7 +174,7 @@ impl PgWriter {
             match found {
                 Ok(true) => return Ok(()),
                 Ok(false) => {
-                    return Err(StoreError::Failed(format!("nothing was written: {lost}")));
+                    return Err(StoreError::Away(format!("nothing was written: {lost}")));
                 }
                 Err(error) if Instant::now() >= until => {
                     return Err(StoreError::Unknown(format!("{lost}; and then: {error}")));
