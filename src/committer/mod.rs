@@ -121,6 +121,10 @@ impl Committer {
         operation: O,
     ) -> Result<Answer<O::Outcome>, Error> {
         if let Some(outcome) = origin.recorded::<O>()? {
+            if O::WAITS {
+                // Whoever asked before may have left before it was true everywhere.
+                self.true_everywhere().await;
+            }
             return Ok(Answer::recorded(outcome));
         }
         let (reply, answer) = oneshot::channel();
