@@ -9,7 +9,8 @@ use crate::phase::Stage;
 use crate::session::Session;
 use crate::status::{DerivedStatus, derived_status};
 
-/// Sessions that fit every field that is set. Stored with a revocation: add optional fields, never change one.
+/// Sessions that fit every field that is set. Stored with a revocation: add optional fields, never change one. The application
+/// stays the first, because a store may find revocations by the beginning of that text.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Filter {

@@ -2,6 +2,8 @@
 
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
+use sessiond_core::filter::Filter;
+use sessiond_core::ids::{ApplicationNumber, SessionNumber};
 use sessiond_store::check::{Fault, Report};
 use sessiond_store::{Contents, Open, OpenJournals};
 
@@ -29,4 +31,22 @@ impl Place for Database {
 #[tokio::test]
 async fn the_store_in_postgresql_keeps_what_any_store_has_to_keep() {
     conformance::keep(|| Box::new(Database::new())).await;
+}
+
+#[test]
+fn a_filter_begins_with_its_application_because_an_index_is_on_the_beginning_of_its_text() {
+    let application = Some(ApplicationNumber(7));
+    let filters = [
+        Filter { application, ..Filter::default() },
+        Filter {
+            application,
+            session: Some(SessionNumber(3)),
+            hostname: Some("desk".into()),
+            ..Filter::default()
+        },
+    ];
+    for filter in filters {
+        let text = serde_json::to_string(&filter).unwrap();
+        assert!(text.starts_with("{\"application\":7,") || text == "{\"application\":7}", "{text}");
+    }
 }
