@@ -160,13 +160,19 @@ impl Error {
     }
 }
 
-impl From<StoreError> for Error {
-    fn from(error: StoreError) -> Self {
+impl From<&StoreError> for Error {
+    fn from(error: &StoreError) -> Self {
         match error {
             StoreError::Full => Self::DiskFull,
             StoreError::Away(_) => Self::Busy,
             error => Self::Internal(error.to_string()),
         }
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        Self::from(&error)
     }
 }
 

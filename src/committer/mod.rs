@@ -280,10 +280,10 @@ impl Task {
             // else may be one unit's fault, so each gets its own try.
             Err(StoreError::Full) => self.refuse_for_want_of_space(units),
             // Any of it may have been written: a second try could be a second time. If it was, the next turn brings it.
-            Err(error @ StoreError::Unknown(_)) => refuse(units, error),
+            Err(error @ StoreError::Unknown(_)) => refuse(units, &error),
             Err(error @ StoreError::Away(_)) => {
                 tracing::warn!(%error, "nothing can be written for now");
-                refuse(units, error);
+                refuse(units, &error);
             }
             Err(_) if units.len() > 1 => {
                 for unit in units {
@@ -291,11 +291,11 @@ impl Task {
                     match self.attempt(&mut alone, false).await {
                         Ok(following) => answer(alone, following),
                         Err(StoreError::Full) => self.refuse_for_want_of_space(alone),
-                        Err(error) => refuse(alone, error),
+                        Err(error) => refuse(alone, &error),
                     }
                 }
             }
-            Err(error) => refuse(units, error),
+            Err(error) => refuse(units, &error),
         }
     }
 
@@ -445,9 +445,6 @@ fn answer(units: Vec<Box<dyn Unit>>, following: Vec<Following>) {
     units.into_iter().zip(following).for_each(|(unit, following)| unit.answer(following));
 }
 
-fn refuse(units: Vec<Box<dyn Unit>>, error: StoreError) {
-    let away = matches!(error, StoreError::Away(_));
-    for mut unit in units {
-        unit.refuse(if away { Error::Busy } else { Error::Internal(error.to_string()) });
-    }
+fn refuse(units: Vec<Box<dyn Unit>>, error: &StoreError) {
+    units.into_iter().for_each(|mut unit| unit.refuse(Error::from(error)));
 }

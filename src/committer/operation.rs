@@ -1,9 +1,7 @@
 //! What the committer takes: operations, each with what it can come to in its type.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures_util::future::join_all;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sessiond_core::ids::SessionNumber;
@@ -12,12 +10,9 @@ use tokio::sync::oneshot;
 
 use super::{BeginRevocation, Draft, Origin};
 use crate::error::Error;
-use crate::gate::Flight;
+use crate::gate::{Flight, landed};
 use crate::meter;
 use crate::nodes::Barrier;
-
-/// How long a connection may take to let go of what was cancelled before it is given up on.
-const YIELD: Duration = Duration::from_millis(100);
 
 /// One unit of work: all of it happens, or none.
 pub trait Operation: Send + 'static {
@@ -84,8 +79,7 @@ impl<Outcome> Answer<Outcome> {
 
     /// The same in this process alone: for whoever waits for the other nodes later, once for many operations.
     pub async fn landed_here(&self) {
-        let all = join_all(self.following.cut_off.iter().map(|flight| flight.landed()));
-        tokio::time::timeout(YIELD, all).await.ok();
+        landed(&self.following.cut_off).await;
     }
 }
 

@@ -4,7 +4,9 @@
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
+use futures_util::future::join_all;
 use sessiond_core::ending::{CredentialEnd, Ending};
 use sessiond_core::reason::Reason;
 use sessiond_core::session::event::Counts;
@@ -24,6 +26,15 @@ pub struct Flight {
     landed: Notify,
     /// What it comes to, as far as that is not on record.
     pub(super) tally: Tally,
+}
+
+/// How long what was cut off may take to let go before it is given up on: whoever does not let go by then is dropped.
+pub const YIELD: Duration = Duration::from_millis(100);
+
+/// Waits until all of these have let go, but not for ever.
+pub async fn landed(flights: &[Arc<Flight>]) {
+    let all = join_all(flights.iter().map(|flight| flight.landed()));
+    tokio::time::timeout(YIELD, all).await.ok();
 }
 
 impl Flight {

@@ -28,7 +28,7 @@ use parking_lot::{RwLock, RwLockReadGuard};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use uuid::Uuid;
 
-pub use flight::{Flight, Pass, Signal};
+pub use flight::{Flight, Pass, Signal, YIELD, landed};
 use holdings::Concerned;
 pub use holdings::Side;
 pub use lease::{Instant, Lease};

@@ -218,20 +218,12 @@ impl Task {
         // It is unknown what the file holds now, so it is asked again.
         self.tails = Tails::default();
         for reply in replies {
-            reply.send(Err(caller_error(error))).ok();
+            reply.send(Err(Error::from(error))).ok();
         }
     }
 
     fn reported<Value>(&self, outcome: Result<Value, StoreError>) -> Result<Value, Error> {
         outcome.inspect_err(|error| report(&self.state, error)).map_err(Error::from)
-    }
-}
-
-fn caller_error(error: &StoreError) -> Error {
-    match error {
-        StoreError::Full => Error::DiskFull,
-        StoreError::Away(_) => Error::Busy,
-        error => Error::Internal(error.to_string()),
     }
 }
 

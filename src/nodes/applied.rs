@@ -1,9 +1,7 @@
 //! How far this process has applied the log.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures_util::future::join_all;
 use parking_lot::Mutex;
 use sessiond_core::Time;
 use sessiond_core::change::ends;
@@ -12,7 +10,7 @@ use sessiond_store::{At, Commit, Loaded};
 use tokio::sync::{MutexGuard, watch};
 use tokio::time::Instant;
 
-use crate::gate::{Committed, Flight, Gate};
+use crate::gate::{Committed, Flight, Gate, YIELD, landed};
 
 /// The one way into the Gate for commits, this process's own and those of others: one after the other, in the order of the
 /// log. Whoever decides holds [`Applied::lock`] while it does.
@@ -34,9 +32,6 @@ struct Unlanded {
     /// When it is given up on: whoever does not let go by then is dropped.
     until: Instant,
 }
-
-/// How long what was cut off may take to let go.
-const YIELD: Duration = Duration::from_millis(100);
 
 impl Applied {
     /// Begins where the Gate was filled.
@@ -90,8 +85,7 @@ impl Applied {
     /// Resolves when all that was cut off by now has let go, or was given up on.
     pub async fn landed(&self) {
         let flights: Vec<_> = self.unlanded.lock().iter().map(|one| one.flight.clone()).collect();
-        let all = join_all(flights.iter().map(|flight| flight.landed()));
-        tokio::time::timeout(YIELD, all).await.ok();
+        landed(&flights).await;
     }
 
     /// Applies a commit of another process, unless it was applied before.

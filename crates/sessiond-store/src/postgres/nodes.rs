@@ -5,10 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::Row;
 use sqlx::postgres::{PgArguments, PgConnection, PgListener, PgPoolOptions, PgRow};
 use sqlx::query::Query;
-use sqlx::{Connection, Postgres};
+use sqlx::{AssertSqlSafe, Connection, Postgres, Row};
 use tokio::sync::{Mutex, Notify};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -35,6 +34,8 @@ pub(super) struct PgNodes {
     renewing: Line,
     following: Line,
     asking: Line,
+    /// Where commits and acknowledgements are announced.
+    channel: String,
     news: Arc<News>,
     listening: JoinHandle<()>,
 }
@@ -73,27 +74,23 @@ impl Line {
         self.rows(query).await.map(|_| ())
     }
 
-    /// The name of the channel on which commits are announced.
-    async fn channel(&self) -> Result<String, StoreError> {
-        let mut kept = self.link.lock().await;
-        let link = match kept.take() {
-            Some(link) => link,
-            None => Link::make(&self.servers, Durability::Everywhere).await?,
-        };
-        let channel = link.channel.clone();
-        *kept = Some(link);
-        Ok(channel)
+    /// Asks for the one row that there must be.
+    async fn one(&self, query: Query<'_, Postgres, PgArguments>) -> Result<PgRow, StoreError> {
+        let row = self.rows(query).await?.into_iter().next();
+        row.ok_or_else(|| StoreError::Failed("a row that must be there is not".to_owned()))
     }
 }
 
 impl PgNodes {
     /// Opens what nodes know of one another, and begins to listen.
     pub(super) async fn open(servers: &Servers) -> Result<Self, StoreError> {
-        let asking = Line::new(servers);
-        let channel = asking.channel().await?;
+        let link = Link::make(servers, Durability::Everywhere).await?;
+        let channel = link.channel.clone();
+        let asking = Line { servers: servers.clone(), link: Mutex::new(Some(link)) };
         let news = Arc::<News>::default();
-        let listening = tokio::spawn(listen(servers.clone(), channel, news.clone()));
-        Ok(Self { renewing: Line::new(servers), following: Line::new(servers), asking, news, listening })
+        let listening = tokio::spawn(listen(servers.clone(), channel.clone(), news.clone()));
+        let (renewing, following) = (Line::new(servers), Line::new(servers));
+        Ok(Self { renewing, following, asking, channel, news, listening })
     }
 }
 
@@ -147,10 +144,8 @@ impl Nodes for PgNodes {
             "{CLOCK} insert into node (id, url, version, started_at, applied) \
              select $1, $2, $3, now, 0 from clock returning number"
         );
-        let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id).bind(url).bind(version);
-        let rows = self.renewing.rows(query).await?;
-        let row = rows.first().ok_or_else(|| StoreError::Failed("no node was recorded".to_owned()))?;
-        Ok(row.try_get("number")?)
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(id).bind(url).bind(version);
+        Ok(self.renewing.one(query).await?.try_get("number")?)
     }
 
     async fn renew(&self, node: i64, applied: i64, lease: Duration) -> Result<Renewed, StoreError> {
@@ -160,38 +155,34 @@ impl Nodes for PgNodes {
              from before, clock where node.number = before.number \
              returning coalesce(before.lease_expires_at > clock.now, false) as held"
         );
-        let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(node).bind(applied).bind(milliseconds(lease));
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(node).bind(applied).bind(milliseconds(lease));
         let rows = self.renewing.rows(query).await?;
         let row = rows.first().ok_or_else(|| {
             StoreError::Raced("this process is not on record as a node any more".to_owned())
         })?;
         let held = row.try_get("held")?;
         // Only now: whoever commits after this sees the lease, and asks this node.
-        let rows = self.renewing.rows(sqlx::query("select commit_number from log_head")).await?;
-        let row =
-            rows.first().ok_or_else(|| StoreError::Failed("the head of the log is not there".to_owned()))?;
+        let row = self.renewing.one(sqlx::query("select commit_number from log_head")).await?;
         Ok(Renewed { held, head: row.try_get("commit_number")? })
     }
 
     async fn acknowledge(&self, node: i64, applied: i64) -> Result<(), StoreError> {
-        let channel = self.renewing.channel().await?;
         let sql = "with done as (update node set applied = greatest(applied, $2) where number = $1) \
                    select pg_notify($3, '')";
-        self.renewing.done(sqlx::query(sql).bind(node).bind(applied).bind(channel)).await
+        self.renewing.done(sqlx::query(sql).bind(node).bind(applied).bind(&self.channel)).await
     }
 
     async fn leave(&self, node: i64) -> Result<(), StoreError> {
-        let channel = self.renewing.channel().await?;
         let sql = "with done as (update node set lease_expires_at = null where number = $1) \
                    select pg_notify($2, '')";
-        self.renewing.done(sqlx::query(sql).bind(node).bind(channel)).await
+        self.renewing.done(sqlx::query(sql).bind(node).bind(&self.channel)).await
     }
 
     async fn nodes(&self) -> Result<Vec<Node>, StoreError> {
         let sql = format!(
             "{CLOCK} select node.*, coalesce(lease_expires_at > now, false) as leased from node, clock order by number"
         );
-        let rows = self.asking.rows(sqlx::query(sqlx::AssertSqlSafe(sql))).await?;
+        let rows = self.asking.rows(sqlx::query(AssertSqlSafe(sql))).await?;
         rows.iter().map(node).collect()
     }
 
@@ -205,9 +196,8 @@ impl Nodes for PgNodes {
              count(*) filter (where not applied and not leased) as expired, \
              count(*) filter (where not applied and leased) as missing from standing"
         );
-        let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(commit).bind(nodes);
-        let rows = self.asking.rows(query).await?;
-        let row = rows.first().ok_or_else(|| StoreError::Failed("nothing was counted".to_owned()))?;
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(commit).bind(nodes);
+        let row = self.asking.one(query).await?;
         let count =
             |column| Ok::<_, StoreError>(u32::try_from(row.try_get::<i64, _>(column)?).unwrap_or(u32::MAX));
         Ok(Standing {
@@ -246,7 +236,7 @@ impl Nodes for PgNodes {
              on conflict (name) do update set node = excluded.node, expires_at = excluded.expires_at \
              where job.node = excluded.node or job.expires_at <= (select now from clock) returning name"
         );
-        let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(job).bind(node).bind(milliseconds(lease));
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(job).bind(node).bind(milliseconds(lease));
         Ok(!self.asking.rows(query).await?.is_empty())
     }
 
@@ -256,9 +246,9 @@ impl Nodes for PgNodes {
             "{CLOCK} delete from log_commit using clock where committed_at < now - $1 \
              and number <= (select min(applied) from node where lease_expires_at > now)"
         );
-        self.asking.done(sqlx::query(sqlx::AssertSqlSafe(sql)).bind(older_than)).await?;
+        self.asking.done(sqlx::query(AssertSqlSafe(sql)).bind(older_than)).await?;
         let sql = format!("{CLOCK} delete from node using clock where lease_expires_at < now - $1");
-        self.asking.done(sqlx::query(sqlx::AssertSqlSafe(sql)).bind(older_than)).await
+        self.asking.done(sqlx::query(AssertSqlSafe(sql)).bind(older_than)).await
     }
 }
 
