@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use sessiond_core::Time;
 use sessiond_core::ids::{OrganizationNumber, Position, SessionNumber};
 use sessiond_core::organization::Organization;
-use sessiond_core::retention::{Departing, Figures, Retention as Chosen, kept_since};
+use sessiond_core::retention::{Departing, Figures, kept_since};
 use sessiond_store::FoldableEvent;
 use tokio::time::Instant;
 
@@ -52,7 +52,6 @@ pub struct LetGo {
 #[derive(Debug, Clone, Copy)]
 struct Keeper {
     organization: OrganizationNumber,
-    chosen: Chosen,
     figures: Figures,
 }
 
@@ -93,7 +92,6 @@ impl Retention {
         let known = self.context.gate.known();
         let keeper = |one: &Organization| Keeper {
             organization: one.number,
-            chosen: one.retention,
             figures: one.retention.over(self.context.retention),
         };
         known.streams::<Organization>().map(keeper).collect()
@@ -105,14 +103,11 @@ impl Retention {
     async fn let_sessions_go(&self, keeper: &Keeper) -> Result<u64, Error> {
         let Some(seconds) = keeper.figures.ended_after else { return Ok(0) };
         let before = kept_since(self.context.clock.now(), seconds);
-        let departing = self.departing(keeper, before).await?;
-        if departing.is_empty() {
-            return Ok(0);
-        }
+        let Some((as_of, departing)) = self.departing(keeper, before).await? else { return Ok(0) };
         let (sessions, events) = (departing.len() as u64, events(&departing));
         let numbers: Vec<_> = departing.iter().map(|one| one.session).collect();
         self.forget_journals(&numbers).await?;
-        let letting = LetSessionsGo { organization: keeper.organization, chosen: keeper.chosen, departing };
+        let letting = LetSessionsGo { organization: keeper.organization, as_of, departing };
         if !self.submit(letting).await? {
             return Ok(0);
         }
@@ -124,23 +119,33 @@ impl Retention {
         Ok(sessions)
     }
 
-    async fn departing(&self, keeper: &Keeper, before: Time) -> Result<Vec<Departing>, Error> {
+    /// Some sessions that can go, and the version of the organization from before they were looked for.
+    async fn departing(&self, keeper: &Keeper, before: Time) -> Result<Option<(i64, Vec<Departing>)>, Error> {
         let (store, own) = (&self.context.store, keeper.organization);
+        let mut as_of = self.version(own);
         let departing = store.departing(own, before, CHUNK as u32, EVENTS).await?;
-        let [one] = departing.as_slice() else { return Ok(departing) };
+        let [one] = departing.as_slice() else {
+            return Ok(Some((as_of, departing)).filter(|(_, some)| !some.is_empty()));
+        };
         if one.events.len() <= EVENTS {
-            return Ok(departing);
+            return Ok(Some((as_of, departing)));
         }
         // One with more events than a transaction takes: its activity goes first, some at a time.
         loop {
             let events = store.foldable_of(own, one.session, EVENTS).await?;
             if events.is_empty() {
-                return Ok(store.departing(own, before, 1, usize::MAX).await?);
+                return Ok(Some((as_of, store.departing(own, before, 1, usize::MAX).await?)));
             }
-            if self.fold_some(keeper, events).await? == 0 {
-                return Ok(vec![]);
+            if self.fold_some((keeper, as_of), events).await?.is_none() {
+                return Ok(None);
             }
+            as_of = self.version(own);
         }
+    }
+
+    /// The version of an organization as this process knows it. What is read of the store after that is not older.
+    fn version(&self, organization: OrganizationNumber) -> i64 {
+        self.context.gate.known().stream::<Organization>(organization).map_or(0, |one| one.head.version)
     }
 
     // ---- activity ----
@@ -164,13 +169,16 @@ impl Retention {
         let mut folded = 0;
         while Instant::now() < until {
             let before = kept_since(self.context.clock.now(), seconds);
+            let versions: Vec<_> = organizations.iter().map(|one| self.version(*one)).collect();
             let page = self.context.store.foldable(&organizations, after, before, EVENTS as u32).await?;
             let Some(up_to) = page.up_to else { break };
-            for keeper in keepers {
+            for (keeper, as_of) in keepers.iter().zip(versions) {
                 let own = page.events.iter().filter(|one| one.organization == keeper.organization);
                 let own: Vec<_> = own.copied().collect();
                 if !own.is_empty() {
-                    folded += self.fold_some(keeper, own).await?;
+                    // Somebody else was faster, or they are to be kept: the next run looks again.
+                    let Some(some) = self.fold_some((keeper, as_of), own).await? else { return Ok(folded) };
+                    folded += some;
                 }
             }
             let side = sessiond_store::SideWrite::FoldedTo(organizations.clone(), up_to);
@@ -181,14 +189,19 @@ impl Retention {
         Ok(folded)
     }
 
-    async fn fold_some(&self, keeper: &Keeper, events: Vec<FoldableEvent>) -> Result<u64, Error> {
+    /// Folds some events; returns how many, or none where something has happened to the organization meanwhile.
+    async fn fold_some(
+        &self,
+        (keeper, as_of): (&Keeper, i64),
+        events: Vec<FoldableEvent>,
+    ) -> Result<Option<u64>, Error> {
         let count = events.len() as u64;
-        let folding = FoldActivity { organization: keeper.organization, chosen: keeper.chosen, events };
+        let folding = FoldActivity { organization: keeper.organization, as_of, events };
         if !self.submit(folding).await? {
-            return Ok(0);
+            return Ok(None);
         }
         metrics::counter!(meter::EVENTS_LET_GO, "kind" => "activity").increment(count);
-        Ok(count)
+        Ok(Some(count))
     }
 
     async fn submit<O: Operation>(&self, operation: O) -> Result<O::Outcome, Error> {

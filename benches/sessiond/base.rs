@@ -214,6 +214,7 @@ fn opening(number: i64) -> OpenSession {
         protocol_version: None,
         resource: None,
         phase: None,
+        node: None,
         lifetime: None,
         silent: false,
         exclusive: false,

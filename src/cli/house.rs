@@ -28,7 +28,7 @@ use crate::journals::Journals;
 use crate::limits::Limits;
 use crate::live::Live;
 use crate::mcp::{Gateway, Upstreams};
-use crate::nodes::{Applied, Barrier, Claims, Follower};
+use crate::nodes::{Applied, Barrier, CatchUp, Claims, Follower, Hold, Peers};
 use crate::retention::Retention;
 use crate::sessions::{JobStatus, Sessions};
 use crate::tasks::{supervise, vital};
@@ -50,8 +50,30 @@ pub struct House {
     pub job_status: Arc<JobStatus>,
     /// Where there may be others.
     pub node: Option<Arc<Follower>>,
+    pub peers: Arc<Peers>,
+    pub catch_up: Arc<CatchUp>,
     pub claims: Claims,
     clock: Clock,
+}
+
+/// What the house is opened for.
+pub enum Purpose {
+    /// To serve, beside other nodes where the database takes several.
+    Serve {
+        /// Where the others reach this one, if that is known.
+        node_url: Option<String>,
+    },
+    /// For a command, which has the database for itself.
+    Command,
+}
+
+impl Purpose {
+    fn node_url(&self) -> Option<&str> {
+        match self {
+            Self::Serve { node_url } => node_url.as_deref(),
+            Self::Command => None,
+        }
+    }
 }
 
 impl House {
@@ -60,11 +82,16 @@ impl House {
         config: &Config,
         place: &Place,
         clock: Clock,
+        purpose: Purpose,
         progress: &Progress,
     ) -> anyhow::Result<Self> {
         let contents = place.look().await?;
         let policy = policy(config);
-        let mut open = sessiond_store::open(place.url()).await.context("cannot open the database")?;
+        let open = match &purpose {
+            Purpose::Serve { .. } => sessiond_store::open_to_serve(place.url()).await,
+            Purpose::Command => sessiond_store::open(place.url()).await,
+        };
+        let mut open = open.context("cannot open the database")?;
         let key = place::key(place, &contents, &mut open).await?;
         let Open { writer, store, nodes } = open;
         let lines = open_lines(place, clock.clone()).await?;
@@ -74,9 +101,17 @@ impl House {
         let loaded = fill(&gate, &store, clock.now(), progress).await.context("cannot load the database")?;
         let applied = Arc::new(Applied::new(gate.clone(), &loaded));
         let node = match nodes {
-            Some(nodes) => Some(Arc::new(join(nodes, &applied, &clock).await?)),
+            Some(nodes) => Some(Arc::new(join(nodes, purpose.node_url(), &applied, &clock).await?)),
             None => None,
         };
+        let peers = Arc::new(match &node {
+            Some(node) => {
+                let authorities = config.node_ca.as_deref();
+                Peers::of(node.nodes(), node.own(), key.clone(), clock.clone(), authorities)?
+            }
+            None => Peers::none(clock.clone()),
+        });
+        let catch_up = Arc::new(CatchUp::new(node.clone(), &applied));
         let barrier = node.as_ref().map(|node| Arc::new(Barrier::new(node.nodes(), node.own())));
         let claims =
             node.as_ref().map_or_else(Claims::default, |node| Claims::among(node.nodes(), node.own()));
@@ -121,9 +156,21 @@ impl House {
             retention,
             job_status,
             node,
+            peers,
+            catch_up,
             claims,
             clock,
         })
+    }
+
+    /// Waits until no other node is at its own first start, and knows what that has made. The others wait until what this
+    /// returns is dropped.
+    pub async fn first(&self) -> anyhow::Result<Hold> {
+        let hold = self.claims.hold("first start".to_owned()).await;
+        if let Some(node) = &self.node {
+            node.catch_up().await?;
+        }
+        Ok(hold)
     }
 
     /// Writes what still waits, and closes journals and database.
@@ -152,8 +199,10 @@ impl House {
             stopping.clone(),
             self.upstreams.clone(),
             limits.bodies.clone(),
+            (self.peers.clone(), self.claims.clone()),
         );
         App::from(Shared {
+            gate: self.gate.clone(),
             sessions: self.sessions.clone(),
             directory: self.directory.clone(),
             issuers: self.issuers.clone(),
@@ -163,6 +212,8 @@ impl House {
             outbox: outbox.clone(),
             lines: self.lines.clone(),
             terminals: terminals.clone(),
+            peers: self.peers.clone(),
+            catch_up: self.catch_up.clone(),
             job_status: self.job_status.clone(),
             limits: limits.clone(),
             health: http::health::Cache::default(),
@@ -179,6 +230,7 @@ impl House {
         &self,
         outbox: Arc<Outbox>,
         gateway: Arc<Gateway>,
+        terminals: &Arc<Terminals>,
         closed: &CancellationToken,
     ) -> Vec<JoinHandle<()>> {
         let (revocations, live) = (self.sessions.revocations.clone(), self.live.clone());
@@ -200,6 +252,12 @@ impl House {
         ];
         if let Some(node) = self.node.clone() {
             let closed = closed.clone();
+            let (terminals, claims) = (terminals.clone(), self.claims.clone());
+            let orphans = move |stopping| {
+                let (terminals, claims) = (terminals.clone(), claims.clone());
+                async move { terminals.end_those_of_gone_nodes(claims, stopping).await }
+            };
+            tasks.push(supervise("orphaned terminals", closed.clone(), orphans));
             tasks.push(vital("node", async move { node.run(closed).await }));
         }
         tasks
@@ -207,8 +265,13 @@ impl House {
 }
 
 /// Makes this process a node.
-async fn join(nodes: Arc<dyn Nodes>, applied: &Arc<Applied>, clock: &Clock) -> anyhow::Result<Follower> {
-    let joined = Follower::join(nodes, None, (applied.clone(), clock.clone())).await;
+async fn join(
+    nodes: Arc<dyn Nodes>,
+    url: Option<&str>,
+    applied: &Arc<Applied>,
+    clock: &Clock,
+) -> anyhow::Result<Follower> {
+    let joined = Follower::join(nodes, url, (applied.clone(), clock.clone())).await;
     joined.context("cannot put this process on record beside the others")
 }
 

@@ -28,7 +28,7 @@ use sessiond_store::check::Report;
 use crate::clock::Clock;
 use crate::config::{self, Config, environment};
 use crate::{http, logs};
-use house::House;
+use house::{House, Purpose};
 use organizations::Organizations;
 use place::{Lock, Place};
 
@@ -145,7 +145,14 @@ impl Installation {
         let (config, place) = (self.config()?, self.place()?);
         place.must_exist().await?;
         let lock = place.lock()?;
-        let house = House::open(&config, &place, Clock::system(), &http::health::Progress::default()).await?;
+        let house = House::open(
+            &config,
+            &place,
+            Clock::system(),
+            Purpose::Command,
+            &http::health::Progress::default(),
+        )
+        .await?;
         Ok((lock, house))
     }
 }

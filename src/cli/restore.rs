@@ -9,7 +9,7 @@ use sessiond_core::organization::OrganizationRestored;
 use sessiond_core::shown;
 use sessiond_store::check::Report;
 
-use super::house::House;
+use super::house::{House, Purpose};
 use super::note::{Holds, Note};
 use super::place::{Files, Place, RESTORING, beside};
 use super::{Installation, key_file, print, progress};
@@ -176,8 +176,14 @@ async fn bar(
     note: &Note,
     options: &Options,
 ) -> anyhow::Result<(u64, LeftOpen)> {
-    let house =
-        House::open(config, &Place::Files(files), Clock::system(), &health::Progress::default()).await?;
+    let house = House::open(
+        config,
+        &Place::Files(files),
+        Clock::system(),
+        Purpose::Command,
+        &health::Progress::default(),
+    )
+    .await?;
     let restored =
         OrganizationRestored { taken_at: note.taken_at, credentials_kept: options.keep_credentials };
     let recovery = &house.directory.recovery;

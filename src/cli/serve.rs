@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::credentials;
 use super::descriptors;
-use super::house::House;
+use super::house::{House, Purpose};
 use super::listener::{Behind, Listener};
 use super::place::{Lock, Place};
 use super::tls::Tls;
@@ -93,9 +93,14 @@ pub async fn start_with(
     let behind = Behind::new(http::health::starting(progress.clone()));
     let places = descriptors::connections(config.max_connections);
     let mut listeners = vec![listener("main", socket, behind.clone(), tls.clone(), places)];
-    let house = House::open(&config, &place, clock.clone(), &progress).await?;
+    let node_url = config.node_url(address);
+    let house = House::open(&config, &place, clock.clone(), Purpose::Serve { node_url }, &progress).await?;
     let sender = Sender::new(&config).context("cannot set up webhooks")?;
     // This is the last step that can fail, because credentials are shown only once, and a start that fails must show none.
+    let first = match house.directory.organizations.is_empty() {
+        true => Some(house.first().await?),
+        false => None,
+    };
     let created = match plan(&config, &house.directory.organizations)? {
         Some(plan) => Some(create(&house.directory.organizations, plan).await?),
         None => {
@@ -103,6 +108,7 @@ pub async fn start_with(
             None
         }
     };
+    drop(first);
     let public_url: Arc<str> = config.public_url(address).into();
     let names = Arc::new(Names::new(&config, address));
     let limits = Arc::new(Limits::new(config.rate_limit, usize::from(config.body_memory_mib) << 20));
@@ -118,17 +124,18 @@ pub async fn start_with(
         public_url.clone(),
     );
     let outbox = Arc::new(outbox);
-    // The shells of these sessions died with the former process.
-    house.sessions.terminals.end_orphans().await?;
+    // The shells of these sessions died with the former process; those of other nodes are theirs.
+    house.sessions.terminals.end_orphans(None).await?;
     let terminals = Arc::new(Terminals::new(
         house.sessions.clone(),
         house.directory.clone(),
         house.lines.clone(),
         clock.clone(),
         config.clone(),
+        house.peers.clone(),
     ));
     let app = house.app(&config, &limits, names, &outbox, &terminals, &stopping);
-    let background_tasks = house.background_tasks(outbox, app.gateway.clone(), &closed);
+    let background_tasks = house.background_tasks(outbox, app.gateway.clone(), &terminals, &closed);
     let (sessions, directory) = (house.sessions.clone(), house.directory.clone());
     let (retention, status) = (house.retention.clone(), house.job_status.clone());
     let clock = (clock, house.claims.clone());

@@ -88,6 +88,16 @@ pub struct Config {
     #[arg(long, env = "SESSIOND_RATE_LIMIT", default_value = "600", value_name = "NUMBER")]
     pub rate_limit: u32,
 
+    /// URL at which the other nodes reach this one, where several serve one PostgreSQL database [default: the address listened
+    /// on, if it is a single one]
+    #[arg(long, env = "SESSIOND_NODE_URL", value_parser = parse::public_url, value_name = "URL")]
+    pub node_url: Option<String>,
+
+    /// PEM file of certificate authorities that other nodes may be vouched for by too, beside those the system trusts; read
+    /// at the start
+    #[arg(long, env = "SESSIOND_NODE_CA", value_name = "FILE")]
+    pub node_ca: Option<PathBuf>,
+
     /// Believe X-Forwarded-For of proxies in this network; may be given several times
     #[arg(long, env = "SESSIOND_TRUSTED_PROXY", value_delimiter = ',', value_parser = parse::network, value_name = "CIDR")]
     pub trusted_proxy: Vec<IpNet>,
@@ -306,6 +316,13 @@ impl Config {
     /// The base of URLs for clients that did not come by another URL of ours, without a slash at its end.
     pub fn public_url(&self, listening: SocketAddr) -> String {
         self.public_urls(listening).swap_remove(0)
+    }
+
+    /// Where the other nodes reach this one, if that is known.
+    pub fn node_url(&self, listening: SocketAddr) -> Option<String> {
+        let scheme = if self.tls_certificate.is_some() { "https" } else { "http" };
+        let single = !listening.ip().is_unspecified();
+        self.node_url.clone().or_else(|| single.then(|| format!("{scheme}://{listening}")))
     }
 
     /// The bases of all URLs that are ours; at least one.

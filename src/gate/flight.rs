@@ -21,6 +21,8 @@ use super::tally::Tally;
 #[derive(Default)]
 pub struct Flight {
     count: AtomicUsize,
+    /// How many of them are another node's streams on their way through this one.
+    escorts: AtomicUsize,
     cancelled: CancellationToken,
     ending: OnceLock<Ending>,
     landed: Notify,
@@ -41,6 +43,11 @@ impl Flight {
     /// How many requests and streams are under way.
     pub fn count(&self) -> usize {
         self.count.load(Ordering::SeqCst)
+    }
+
+    /// The same without those that another node counts.
+    pub(super) fn own_count(&self) -> usize {
+        self.count().saturating_sub(self.escorts.load(Ordering::SeqCst))
     }
 
     /// Tells what is under way that it is over, and why.
@@ -83,39 +90,56 @@ impl Flight {
 pub struct Pass {
     /// None for what belongs to no session.
     session: Option<Arc<Flight>>,
-    credential: Held,
+    /// None for what another node has let in: it judges the credential.
+    credential: Option<Held>,
     lease: Arc<Lease>,
+    /// Whether it is for what another node hands on by way of this one.
+    escort: bool,
 }
 
 /// Fires when a [`Pass`] is good no more, without holding on to it.
 #[derive(Clone, Default)]
 pub struct Signal {
     session: Option<CancellationToken>,
-    credential: CancellationToken,
+    credential: Option<CancellationToken>,
 }
 
 impl Signal {
     /// Resolves when it fires.
     pub async fn cancelled(&self) {
-        match &self.session {
-            Some(session) => tokio::select! {
-                () = session.cancelled() => {}
-                () = self.credential.cancelled() => {}
-            },
-            None => self.credential.cancelled().await,
+        tokio::select! {
+            () = fired(self.session.as_ref()) => {}
+            () = fired(self.credential.as_ref()) => {}
         }
     }
 
     /// Whether it has fired.
     pub fn is_cancelled(&self) -> bool {
-        self.credential.is_cancelled() || self.session.as_ref().is_some_and(CancellationToken::is_cancelled)
+        [&self.session, &self.credential].into_iter().flatten().any(CancellationToken::is_cancelled)
+    }
+}
+
+/// Resolves when a token is cancelled; never without one.
+async fn fired(token: Option<&CancellationToken>) {
+    match token {
+        Some(token) => token.cancelled().await,
+        None => std::future::pending().await,
     }
 }
 
 impl Pass {
-    pub(super) fn enter(session: Option<&Arc<Flight>>, credential: Held) -> Self {
+    pub(super) fn enter(session: Option<&Arc<Flight>>, credential: Option<Held>) -> Self {
         session.iter().for_each(|flight| flight.begin());
-        Self { session: session.cloned(), credential, lease: Arc::default() }
+        Self { session: session.cloned(), credential, lease: Arc::default(), escort: false }
+    }
+
+    /// It is for what another node hands on by way of this one, and is counted there.
+    pub fn escorting(mut self) -> Self {
+        if let Some(flight) = &self.session {
+            flight.escorts.fetch_add(1, Ordering::SeqCst);
+        }
+        self.escort = true;
+        self
     }
 
     /// It is good only while a lease holds.
@@ -126,7 +150,15 @@ impl Pass {
 
     /// Resolves when the session or the credential ends, with which, and why.
     pub async fn ended(&self) -> Ending {
-        self.cancelled().cancelled().await;
+        let cancelled = self.cancelled();
+        match self.credential {
+            Some(_) => cancelled.cancelled().await,
+            // Whatever a credential opened is told when the lease runs out; this is not among it.
+            None => tokio::select! {
+                () = cancelled.cancelled() => {}
+                () = self.lease.ended() => {}
+            },
+        }
         self.ending().unwrap_or(Ending::Session(Reason::Terminated))
     }
 
@@ -135,7 +167,8 @@ impl Pass {
     pub fn ending(&self) -> Option<Ending> {
         let session = self.session.as_ref().and_then(|flight| flight.ending());
         let lapsed = || (!self.lease.holds()).then_some(Ending::Lapsed);
-        session.or_else(|| self.credential.holding.flight.ending()).or_else(lapsed)
+        let credential = || self.credential.as_ref().and_then(|held| held.holding.flight.ending());
+        session.or_else(credential).or_else(lapsed)
     }
 
     /// Why the session has ended, if it has.
@@ -163,13 +196,18 @@ impl Pass {
     pub fn cancelled(&self) -> Signal {
         Signal {
             session: self.session.as_ref().map(|flight| flight.cancelled.clone()),
-            credential: self.credential.holding.flight.cancelled.clone(),
+            credential: self.credential.as_ref().map(|held| held.holding.flight.cancelled.clone()),
         }
     }
 }
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        self.session.iter().for_each(|flight| flight.land());
+        if let Some(flight) = &self.session {
+            if self.escort {
+                flight.escorts.fetch_sub(1, Ordering::SeqCst);
+            }
+            flight.land();
+        }
     }
 }

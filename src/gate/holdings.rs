@@ -1,6 +1,6 @@
 //! What is open, by the credential that opened it: whatever a credential opened ends with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -116,6 +116,16 @@ impl Holdings {
     /// All that is open.
     pub fn all(&self) -> Vec<Arc<Holding>> {
         self.open.lock().by_credential.values().cloned().collect()
+    }
+
+    /// The sessions that something is open of.
+    pub fn sessions(&self) -> HashSet<SessionNumber> {
+        let open = self.open.lock();
+        let of = |one: &Arc<Holding>| match one.side {
+            Side::Agent(_, session) => session,
+            Side::Management => None,
+        };
+        open.by_credential.values().filter_map(of).collect()
     }
 
     /// How many things are open.

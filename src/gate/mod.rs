@@ -126,7 +126,9 @@ pub struct Seen {
 impl Gate {
     /// One that lets somebody in only while a lease holds.
     pub fn with_lease(lease: Lease) -> Self {
-        Self { lease: Arc::new(lease), ..Self::default() }
+        let gate = Self { lease: Arc::new(lease), ..Self::default() };
+        gate.state.write().keep_sightings();
+        gate
     }
 
     /// By whose leave somebody is let in.
@@ -283,6 +285,11 @@ impl Gate {
         self.while_open(pass)
     }
 
+    /// Registers what another node has let in, for whoever hands it on: it ends with the session, if that is open.
+    pub fn escort(&self, number: SessionNumber) -> Option<Pass> {
+        self.state.read().escort(number).and_then(|pass| self.while_open(pass).ok())
+    }
+
     /// Looks at the lease once the pass is registered: what is registered when it runs out is ended, and what comes later is
     /// refused here.
     fn while_open(&self, pass: Pass) -> Result<Pass, Refusal> {
@@ -299,11 +306,19 @@ impl Gate {
         self.state.read().saw(number, now);
     }
 
-    /// Notes which access token was presented with a session.
-    pub fn presented(&self, number: SessionNumber, token: Uuid) {
-        if self.state.read().would_note(number, token) {
+    /// Notes which access token was presented with a session, and says whether it is another than before.
+    pub fn presented(&self, number: SessionNumber, token: Uuid) -> bool {
+        let another = self.state.read().would_note(number, token);
+        if another {
             self.state.write().note(number, token);
         }
+        another
+    }
+
+    /// The sessions that other processes will take for stale unless they are told of signs of life that are not in the log,
+    /// with the last of these.
+    pub fn untold_signs(&self, now: Time) -> Vec<(SessionNumber, Time)> {
+        self.state.read().untold_signs(now)
     }
 
     /// Sessions of which the clock demands something, at most `limit`. `not_before` is the later of process start and

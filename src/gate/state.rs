@@ -8,6 +8,7 @@ mod compare;
 mod credentials;
 mod media_streams;
 mod questions;
+mod sightings;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -104,6 +105,8 @@ pub struct GateState {
     media_streams: media_streams::MediaStreams,
     /// What is open, by the credential that opened it.
     holdings: Arc<Holdings>,
+    /// What is to be told to other processes.
+    sightings: sightings::Sightings,
     /// Whoever tells upstreams that a session has ended, and whether that is up to this process with what is applied now.
     departures: Option<UnboundedSender<Departed>>,
     pub(super) tells_departures: bool,
@@ -131,6 +134,8 @@ struct Open {
     presented: Option<Uuid>,
     /// A sign of life that is not in the log yet; milliseconds.
     seen_at: AtomicI64,
+    /// When some process said that it was alive, although nothing of that is in the log: it only keeps it from going stale.
+    alive_at: Option<Time>,
     deadline: Time,
     flight: OnceLock<Arc<Flight>>,
 }
@@ -146,6 +151,11 @@ impl Open {
     /// The last sign of life, whether it is in the log or not.
     fn last_active_at(&self) -> Time {
         self.seen_at().map_or(self.session.last_active_at, |at| at.max(self.session.last_active_at))
+    }
+
+    /// The last sign of life that is not in the log, here or elsewhere.
+    fn last_sign(&self) -> Option<Time> {
+        self.seen_at().max(self.alive_at)
     }
 
     fn busy(&self) -> bool {
@@ -165,7 +175,7 @@ impl Open {
         if self.session.suspended_at.is_some() {
             return self.session.lifetime_ends_at;
         }
-        let last = self.seen_at().map_or(not_before, |seen| seen.max(not_before));
+        let last = self.last_sign().map_or(not_before, |last| last.max(not_before));
         self.session.lifetime_ends_at.min(self.session.stale_at(last))
     }
 }
@@ -188,11 +198,16 @@ impl GateState {
         let held = self.hold(caller, Side::Agent(open.session.application, Some(number)), now)?;
         self.see(open, now);
         let flight = open.flight.get_or_init(Arc::default);
-        Ok(Pass::enter(Some(flight), held))
+        Ok(Pass::enter(Some(flight), Some(held)))
     }
 
     pub(super) fn register(&self, caller: &Caller, side: Side, now: Time) -> Result<Pass, Refusal> {
-        Ok(Pass::enter(None, self.hold(caller, side, now)?))
+        Ok(Pass::enter(None, Some(self.hold(caller, side, now)?)))
+    }
+
+    pub(super) fn escort(&self, number: SessionNumber) -> Option<Pass> {
+        let open = self.sessions.get(&number)?;
+        Some(Pass::enter(Some(open.flight.get_or_init(Arc::default)), None))
     }
 
     pub(super) fn passed(&self, number: SessionNumber, counts: Counts) {
@@ -211,6 +226,7 @@ impl GateState {
 
     fn see(&self, open: &Open, now: Time) {
         open.seen_at.fetch_max(now.timestamp_millis(), Ordering::Relaxed);
+        self.sightings.note(open.session.number);
         if !open.stirred.swap(true, Ordering::Relaxed) {
             self.stirred.lock().push_back(open.session.number);
         }

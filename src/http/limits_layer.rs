@@ -15,6 +15,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use metrics::counter;
 use tokio::time::{Sleep, sleep, timeout};
 
+use super::again;
 use super::problem::Problem;
 use super::surface::Layered;
 use crate::auth::{self, ClientAddress, NothingGenuine};
@@ -38,7 +39,7 @@ pub async fn limits_layer(State(at): State<Layered>, request: Request, next: Nex
         Ok(left) => left.flatten(),
         Err(too_many) => return in_place_of_surface(&at, request, limited(too_many)),
     };
-    let mut response = in_time(&at, request, next).await;
+    let mut response = again::answer(&at, request, next).await;
     count_refusal(&response);
     if genuine.is_none() && response.status() == StatusCode::UNAUTHORIZED {
         let counted = if response.extensions().get::<NothingGenuine>().is_some() {
@@ -150,7 +151,7 @@ pub fn limited(too_many: TooMany) -> Response {
 }
 
 /// Runs the request, with a time limit for its body and, where the surface has one, for its response.
-async fn in_time(at: &Layered, request: Request, next: Next) -> Response {
+pub(super) async fn in_time(at: &Layered, request: Request, next: Next) -> Response {
     let Layered { app, surface, .. } = at;
     let patience = app.config.body_timeout * surface.body_patience;
     // Requests that end many sessions take as long as they take: the response is the count.

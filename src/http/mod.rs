@@ -1,6 +1,7 @@
 //! The ways in over HTTP. A folder or file a surface, which says what it is as a [`Surface`](surface::Surface) on its routes;
 //! this one holds what they share, and the column that puts them together.
 
+mod again;
 mod agents;
 mod api;
 mod bars;
@@ -8,6 +9,7 @@ pub mod connection;
 mod directory;
 pub mod document;
 mod download;
+mod elsewhere;
 mod events;
 pub mod extract;
 mod figures;
@@ -47,11 +49,13 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::names::Names;
 use crate::directory::Directory;
+use crate::gate::Gate;
 use crate::issuers::Issuers;
 use crate::journals::Journals;
 use crate::limits::Limits;
 use crate::live::Live;
 use crate::mcp;
+use crate::nodes::{CatchUp, Peers};
 use crate::sessions::{JobStatus, Sessions};
 use crate::terminal::Terminals;
 use crate::webhooks::Outbox;
@@ -76,6 +80,7 @@ impl std::ops::Deref for App {
 
 /// The parts of an [`App`].
 pub struct Shared {
+    pub gate: Arc<Gate>,
     pub sessions: Arc<Sessions>,
     pub directory: Arc<Directory>,
     pub issuers: Arc<Issuers>,
@@ -85,6 +90,9 @@ pub struct Shared {
     pub outbox: Arc<Outbox>,
     pub lines: Journals,
     pub terminals: Arc<Terminals>,
+    /// The way to other nodes.
+    pub peers: Arc<Peers>,
+    pub catch_up: Arc<CatchUp>,
     pub job_status: Arc<JobStatus>,
     pub limits: Arc<Limits>,
     pub health: health::Cache,

@@ -19,6 +19,7 @@ use super::surface::Layered;
 use crate::auth::{ClientAddress, RequestId};
 use crate::limits::Left;
 use crate::meter;
+use crate::nodes::HandedOn;
 use crate::secret;
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -41,7 +42,11 @@ pub async fn request_layer(State(at): State<Layered>, mut request: Request, next
         .get_all(header::ACCEPT)
         .iter()
         .any(|accept| accept.to_str().is_ok_and(|accept| accept.contains(problem::MEDIA_TYPE)));
-    let address = client_address(&app.config.trusted_proxy, &request);
+    let handed_on = app.peers.handed_on(&request);
+    let address = handed_on.unwrap_or_else(|| client_address(&app.config.trusted_proxy, &request));
+    if handed_on.is_some() {
+        request.extensions_mut().insert(HandedOn);
+    }
     request.extensions_mut().insert(RequestId(id.clone()));
     request.extensions_mut().insert(ClientAddress(address));
     request.extensions_mut().insert(surface);

@@ -135,7 +135,7 @@ impl Journals {
         let queue_space =
             self.queue_space.clone().try_acquire_many_owned(permits).map_err(|_| Error::Busy)?;
         let (reply, answer) = oneshot::channel();
-        let append = Append { journal, session, entries, weight, reply, queue_space };
+        let append = Append { journal, session, entries, weight, reply, _queue_space: queue_space };
         self.queue.try_send(WriteRequest::Append(append)).map_err(|_| self.closed_error())?;
         answer.await.map_err(|_| self.closed_error())?
     }

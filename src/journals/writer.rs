@@ -23,6 +23,8 @@ const BATCH_BYTES: usize = 4 << 20;
 const MUCH: usize = 32 << 10;
 /// For how many journals the writer remembers where they end; at most twice as many are in memory.
 const REMEMBERED: usize = 32_768;
+/// How often it is tried to write to journals that another process writes to as well.
+const TRIES: usize = 20;
 /// How far an entry's time may be ahead of our clock.
 const AHEAD: TimeDelta = TimeDelta::days(1);
 
@@ -43,7 +45,7 @@ pub(super) struct Append {
     pub weight: usize,
     pub reply: Reply<Appended>,
     /// The space in the queue that the request takes until it is done.
-    pub queue_space: OwnedSemaphorePermit,
+    pub _queue_space: OwnedSemaphorePermit,
 }
 
 /// A journal and the session that it belongs to.
@@ -127,23 +129,35 @@ impl Task {
         }
     }
 
-    async fn append(&mut self, appends: Vec<Append>, weight: usize) {
+    async fn append(&mut self, mut appends: Vec<Append>, weight: usize) {
         let now = self.clock.now();
-        let mut drafts = match self.drafts(&appends).await {
-            Ok(drafts) => drafts,
-            Err(error) => return self.refuse(appends.into_iter().map(|append| append.reply), &error),
-        };
-        let mut filed = Vec::with_capacity(appends.len());
-        for append in appends {
-            let draft = drafts.entry((append.journal, append.session)).or_default();
-            filed.push((append.reply, draft.file(append.entries, now), append.queue_space));
-        }
-        if let Err(error) = self.write(drafts, weight, now).await {
-            return self.refuse(filed.into_iter().map(|(reply, ..)| reply), &error);
-        }
-        for (reply, appended, _room) in filed {
-            // The caller may have left; what was written stands.
-            reply.send(Ok(appended)).ok();
+        let mut tries = 0;
+        loop {
+            let mut drafts = match self.drafts(&appends).await {
+                Ok(drafts) => drafts,
+                Err(error) => return self.refuse(appends, &error),
+            };
+            let mut filed = Vec::with_capacity(appends.len());
+            for append in &mut appends {
+                let draft = drafts.entry((append.journal, append.session)).or_default();
+                filed.push(draft.file(std::mem::take(&mut append.entries), now));
+            }
+            tries += 1;
+            match self.write(drafts, weight, now).await {
+                Ok(()) => {
+                    for (append, appended) in appends.into_iter().zip(filed) {
+                        // The caller may have left; what was written stands.
+                        append.reply.send(Ok(appended)).ok();
+                    }
+                    return;
+                }
+                // Another process has written to one of these journals: they go behind that.
+                Err((StoreError::Raced(_), runs)) if tries < TRIES => {
+                    give_back(runs, &mut appends, &filed);
+                    self.tails = Tails::default();
+                }
+                Err((error, _)) => return self.refuse(appends, &error),
+            }
         }
     }
 
@@ -168,18 +182,21 @@ impl Task {
         Ok(drafts)
     }
 
-    /// Writes the drafts in one transaction, and remembers where the journals end now.
+    /// Writes the drafts in one transaction, and remembers where the journals end now. With an error it returns what was to be
+    /// written.
     async fn write(
         &mut self,
         drafts: BTreeMap<Key, Draft>,
         weight: usize,
         now: Time,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), (StoreError, Vec<Run>)> {
         let recorded_at = now.max(self.last_recorded_at);
         let tails: Vec<_> = drafts.iter().map(|(key, draft)| (*key, draft.tail)).collect();
         let runs: Vec<Run> = drafts.into_iter().map(|(key, draft)| draft.run(key)).collect();
-        let blocks = self.pack(runs, recorded_at, weight).await?;
-        self.writer.commit(&blocks).await?;
+        let (blocks, runs) = self.pack(runs, recorded_at, weight).await.map_err(|error| (error, vec![]))?;
+        if let Err(error) = self.writer.commit(&blocks).await {
+            return Err((error, runs));
+        }
         self.last_recorded_at = recorded_at;
         for (key, tail) in tails {
             self.tails.put(key, tail);
@@ -187,13 +204,13 @@ impl Task {
         Ok(())
     }
 
-    /// Packs entries into blocks. Much work is done where no other task waits for its turn.
+    /// Packs entries into blocks, and returns the entries with them. Much work is done where no other task waits for its turn.
     async fn pack(
         &mut self,
         runs: Vec<Run>,
         recorded_at: Time,
         weight: usize,
-    ) -> Result<Vec<Block>, StoreError> {
+    ) -> Result<(Vec<Block>, Vec<Run>), StoreError> {
         let mut packer = match self.packer.take() {
             Some(packer) => packer,
             None => Packer::new()?,
@@ -201,29 +218,40 @@ impl Task {
         let work = move || {
             let mut blocks = Vec::with_capacity(runs.len());
             let packed = runs.iter().try_for_each(|run| packer.pack(run, recorded_at, &mut blocks));
-            packed.map(|()| (packer, blocks))
+            packed.map(|()| (packer, blocks, runs))
         };
-        let (packer, blocks) = if weight < MUCH {
+        let (packer, blocks, runs) = if weight < MUCH {
             work()?
         } else {
             let worked = tokio::task::spawn_blocking(work).await;
             worked.map_err(|error| StoreError::Failed(format!("compression: {error}")))??
         };
         self.packer = Some(packer);
-        Ok(blocks)
+        Ok((blocks, runs))
     }
 
-    fn refuse(&mut self, replies: impl Iterator<Item = Reply<Appended>>, error: &StoreError) {
+    fn refuse(&mut self, appends: Vec<Append>, error: &StoreError) {
         report(&self.state, error);
         // It is unknown what the file holds now, so it is asked again.
         self.tails = Tails::default();
-        for reply in replies {
-            reply.send(Err(Error::from(error))).ok();
+        for append in appends {
+            append.reply.send(Err(Error::from(error))).ok();
         }
     }
 
     fn reported<Value>(&self, outcome: Result<Value, StoreError>) -> Result<Value, Error> {
         outcome.inspect_err(|error| report(&self.state, error)).map_err(Error::from)
+    }
+}
+
+/// Gives appends the entries again that were to be filed for them.
+fn give_back(runs: Vec<Run>, appends: &mut [Append], filed: &[Appended]) {
+    let entries = runs.into_iter().map(|run| ((run.journal, run.session), run.entries.into_iter()));
+    let mut entries: BTreeMap<Key, _> = entries.collect();
+    for (append, appended) in appends.iter_mut().zip(filed) {
+        let count = usize::try_from(appended.last - appended.first + 1).unwrap_or_default();
+        let own = entries.get_mut(&(append.journal, append.session));
+        append.entries.extend(own.into_iter().flat_map(|own| own.by_ref().take(count)));
     }
 }
 

@@ -17,7 +17,7 @@ const LONGEST_CALLS: usize = 768;
 const LONGEST: usize = 2_048;
 
 /// An event id, taken apart: `<key>.<calls>.<number>.<the upstream's id>.<session digest>.<signature>`. Ids of earlier
-/// releases have no session digest.
+/// releases have no session digest. The key names the stream's node, where there may be several.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EventId {
     pub key: String,
@@ -40,7 +40,9 @@ impl EventId {
             return None;
         };
         let session_digest = session_digest.map(str::to_owned);
-        if text.len() > LONGEST || key.len() != 16 || !key.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        let (random, node) = key.split_once('-').unwrap_or((key, "0"));
+        let hex = random.len() == 16 && random.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if text.len() > LONGEST || !hex || node.parse::<i64>().is_err() {
             return None;
         }
         if signature != signature_of(&seal(key), sealed) {
@@ -58,6 +60,17 @@ impl EventId {
         let number = number.parse().ok().filter(|number| *number < u64::MAX / 2)?;
         Some(Self { key: key.to_owned(), calls, number, upstream, session_digest })
     }
+}
+
+/// A new stream's key. It names the node that holds the stream, where there may be several.
+pub fn new_key(node: Option<i64>) -> String {
+    let random = secret::request_id();
+    node.map_or(random.clone(), |node| format!("{random}-{node}"))
+}
+
+/// The node that a stream's key names.
+pub fn node_of(key: &str) -> Option<i64> {
+    key.split_once('-').and_then(|(_, node)| node.parse().ok())
 }
 
 impl EventId {

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::Response;
@@ -13,7 +14,8 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::budget::Rank;
-use super::event_id::EventId;
+use super::elsewhere::refused;
+use super::event_id::{self, EventId};
 use super::forward::{ExchangeOptions, OutgoingRequest};
 use super::legacy::{UpstreamOutcome, UpstreamRequest, entry_refused, events_response, extra_headers};
 use super::pump::{self, Pump, ReadRight};
@@ -45,17 +47,24 @@ impl Gateway {
             tokio::time::timeout(PARTING, former.upstream_released()).await.ok();
         }
         for _ in 0..TRIES {
+            let Some(former) = former.as_ref() else { break };
             let response = self.request_standalone(&context, session.clone(), parts, None).await?;
-            let Some(former) = former.as_ref().filter(|_| response.status() == StatusCode::CONFLICT) else {
+            if response.status() != StatusCode::CONFLICT {
                 return Ok(response);
-            };
+            }
             // The upstream still has the former stream: its reader is a connection that is dead without our knowing, or
             // the upstream has not noticed that we gave the stream up. The new stream counts.
             former.end(End::Done);
             tokio::time::timeout(PARTING, former.upstream_released()).await.ok();
             tokio::time::sleep(RETRY_PAUSE).await;
         }
-        self.request_standalone(&context, session, parts, None).await
+        let response = self.request_standalone(&context, session.clone(), parts, None).await?;
+        let taken = response.status() == StatusCode::CONFLICT;
+        let elsewhere = match taken {
+            true => self.standalone_elsewhere(&context, &session, parts).await?,
+            false => None,
+        };
+        Ok(elsewhere.unwrap_or(response))
     }
 
     /// Asks the upstream for a standalone stream: a new one, or one that goes on after an event.
@@ -91,7 +100,19 @@ impl Gateway {
             return self.open_standalone(context, session, parts).await;
         };
         let pass = self.sessions.admission.enter(&context.caller, &session);
-        let pass = pass.map_err(|error| entry_refused(error, &context, vec![], false))?;
+        let mut pass = pass.map_err(|error| entry_refused(error, &context, vec![], false))?;
+        let owner = self.owner(event_id::node_of(&from.key), parts).await;
+        if let Some(peer) = owner.map_err(|error| refused(error, &context))? {
+            if let Some(response) = self.handed_on(&peer, parts, Body::empty(), pass).await {
+                return Ok(response);
+            }
+            // It cannot be asked: then this is as after its end.
+            pass = self
+                .sessions
+                .admission
+                .enter(&context.caller, &session)
+                .map_err(|error| entry_refused(error, &context, vec![], false))?;
+        }
         let known = self.streams.find(&from.key, session.number);
         let more = |stream: &Arc<ResumableStream>| {
             stream.ending() != Some(End::Paused) || stream.last_number() > from.number

@@ -182,6 +182,7 @@ impl Gateway {
             protocol_version: protocol_version.clone(),
             client,
             is_sse: false,
+            sse_node: None,
             level: None,
             subscriptions: BTreeSet::new(),
             reopened: 0,

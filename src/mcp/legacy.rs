@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::budget::{Rank, Share};
-use super::event_id::EventId;
+use super::event_id::{self, EventId};
 use super::forward::{ExchangeOptions, IncomingResponse, OutgoingRequest};
 use super::in_flight::InFlight;
 use super::message::Posted;
@@ -30,7 +30,7 @@ use super::upstream_sessions::{StandalonePending, UpstreamSession, UpstreamState
 use super::{Gateway, RequestContext, check_takes_events, client_response, detach, era, request_headers};
 use crate::error::Error;
 use crate::gate::Pass;
-use crate::{meter, secret};
+use crate::meter;
 
 /// The first revision whose clients can take an event without data, which tells them an id to resume from.
 const PRIMED: &str = "2025-11-25";
@@ -332,7 +332,7 @@ impl Gateway {
         in_flight: &InFlight,
         state: &UpstreamState,
     ) -> Arc<ResumableStream> {
-        let (key, calls) = (secret::request_id(), in_flight.ids.clone());
+        let (key, calls) = (event_id::new_key(self.peers.own()), in_flight.ids.clone());
         let seal = self.sessions.gateway.event_seal(in_flight.number, &key);
         let session_digest = Some(state.session_digest());
         let rank = if calls.is_empty() { Rank::Standalone } else { Rank::Call };

@@ -8,6 +8,7 @@
 
 pub mod budget;
 mod detach;
+mod elsewhere;
 pub mod era;
 pub mod event_id;
 mod forward;
@@ -62,6 +63,7 @@ use crate::config::names::Names;
 use crate::directory::Directory;
 use crate::error::Error;
 use crate::limits::{Bodies, NotRead, Sender};
+use crate::nodes::{Claims, Peers};
 use crate::sessions::Sessions;
 use budget::{Budget, BudgetLimits};
 use era::Era;
@@ -98,6 +100,8 @@ pub struct Gateway {
     jars: CookieJars,
     goodbyes: Arc<Goodbyes>,
     budget: Arc<Budget>,
+    peers: Arc<Peers>,
+    claims: Claims,
 }
 
 /// A request whose sender may use the application's gateway.
@@ -125,6 +129,7 @@ impl Gateway {
         stopping: CancellationToken,
         upstreams: Arc<Upstreams>,
         bodies: Arc<Bodies>,
+        (peers, claims): (Arc<Peers>, Claims),
     ) -> Self {
         let allowed_origins = AllowedOrigins::new(&config, &names);
         let (upstream_sessions, streams, sse_connections, jars) = Default::default();
@@ -153,6 +158,8 @@ impl Gateway {
             jars,
             goodbyes,
             budget,
+            peers,
+            claims,
         }
     }
 }

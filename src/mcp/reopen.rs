@@ -77,7 +77,7 @@ impl Gateway {
         setting: SessionSetting,
     ) {
         let _alone = upstream_session.reopening.lock().await;
-        let before = upstream_session.state();
+        let (_hold, before) = self.alone_with(session, upstream_session).await;
         let mut state = UpstreamState::clone(&before);
         setting.note(&mut state);
         if (&state.level, &state.subscriptions) == (&before.level, &before.subscriptions) {
@@ -104,7 +104,7 @@ impl Gateway {
         let (url, headers) = (url.to_owned(), headers.clone());
         let reopening = async move {
             let _alone = upstream_session.reopening.lock().await;
-            let now = upstream_session.state();
+            let (_hold, now) = gateway.alone_with(&session, &upstream_session).await;
             if (now.reopened, &now.url) != (lost.reopened, &lost.url) {
                 return Ok(now);
             }

@@ -17,7 +17,8 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::budget::Rank;
-use super::event_id::EventId;
+use super::elsewhere::refused;
+use super::event_id::{self, EventId};
 use super::forward::{IncomingResponse, InitializeAnswer, OutgoingRequest};
 use super::legacy::{entry_refused, warn_of_stranger};
 use super::message::{self, Posted};
@@ -25,7 +26,7 @@ use super::pump::{self, ReadRight};
 use super::reopen::SessionSetting;
 use super::reply::{ErrorResponse, RpcError, last_words};
 use super::resumable_stream::{End, NotHeld};
-use super::sse_connection::{NO_SESSION, SseConnection};
+use super::sse_connection::{self, NO_SESSION, SseConnection};
 use super::sse_exchange::convey;
 use super::upstream::{self, LAST_EVENT_ID};
 use super::{Gateway, RequestContext, check_content, check_takes_events, client_response, request_headers};
@@ -58,6 +59,13 @@ impl Gateway {
             Some(id) => Some(self.session_by_id(&context, &String::from_utf8_lossy(id)).await?),
             None => None,
         };
+        let node = last.as_ref().and_then(|last| event_id::node_of(&last.key));
+        if let Some(peer) = self.owner(node, parts).await.map_err(|error| refused(error, &context))? {
+            let pass = self.register_credential(&context)?.pass;
+            if let Some(response) = self.handed_on(&peer, parts, Body::empty(), pass).await {
+                return Ok(response);
+            }
+        }
         let after = last.as_ref().map_or(0, |last| last.number);
         let known = session.as_ref().and_then(|session| self.sse_connections.of_session(session.number));
         if let Some(connection) = known.filter(|connection| connection.is_of(&context.caller)) {
@@ -68,12 +76,20 @@ impl Gateway {
         }
         let mcp_session_id = last.and_then(|last| last.upstream).filter(|_| session.is_some());
         let (application, budget) = (context.application.number, &self.budget);
-        let connection =
-            SseConnection::new(&context.caller, application, after, mcp_session_id, budget, seal);
+        let connection = SseConnection::new(
+            &context.caller,
+            application,
+            after,
+            mcp_session_id,
+            budget,
+            self.peers.own(),
+            seal,
+        );
         let reader =
             connection.stream.attach(after).map_err(|NotHeld| ErrorResponse::session_not_found(None))?;
         match session {
             Some(session) => {
+                self.mark_as_sse(&session).await;
                 self.bind_session(&context, &connection, session.clone(), None)?;
                 self.listen_to_upstream(&context, &connection, session, &parts.headers);
             }
@@ -146,6 +162,12 @@ impl Gateway {
         }
         let query = parts.uri.query().unwrap_or_default();
         let id = url::form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "sessionId");
+        let node = id.as_ref().and_then(|(_, id)| sse_connection::node_of(id));
+        if let Some(peer) = self.owner(node, parts).await.map_err(|error| refused(error, &context))? {
+            let pass = self.register_credential(&context)?.pass;
+            let response = self.handed_on(&peer, parts, body, pass).await;
+            return response.ok_or_else(|| refused(Error::Busy, &context));
+        }
         let connection = id.and_then(|(_, id)| self.sse_connections.find(&id));
         let connection = connection.filter(|connection| connection.application == context.application.number);
         let connection = connection.ok_or_else(|| ErrorResponse::session_not_found(None))?;

@@ -14,7 +14,7 @@ use sessiond_core::session::Session;
 use tokio_util::sync::CancellationToken;
 
 use super::budget::{Budget, Rank};
-use super::event_id::EventId;
+use super::event_id::{self, EventId};
 use super::message;
 use super::reply::RpcError;
 use super::resumable_stream::{End, ResumableStream};
@@ -28,7 +28,8 @@ pub const NO_SESSION: SessionNumber = SessionNumber(0);
 
 /// A stream and its endpoint.
 pub struct SseConnection {
-    /// Names the connection in the URL of its endpoint: 256 random bits. It opens nothing without a credential.
+    /// Names the connection in the URL of its endpoint: 256 random bits, and where there may be several nodes the one that it
+    /// is at. It opens nothing without a credential.
     pub id: String,
     pub application: ApplicationNumber,
     /// The caller who opened the connection, with the credential of that moment.
@@ -54,16 +55,17 @@ impl SseConnection {
         after: u64,
         mcp_session_id: Option<Bytes>,
         budget: &Arc<Budget>,
+        node: Option<i64>,
         seal: impl FnOnce(&str) -> [u8; 32],
     ) -> Arc<Self> {
-        let key = secret::request_id();
+        let key = event_id::new_key(node);
         let seal = seal(&key);
         let begin =
             EventId { key, calls: vec![], number: after, upstream: mcp_session_id, session_digest: None };
         // A connection without a session holds nothing. Later its bytes count for its application.
         let share = budget.share(Rank::Standalone, (NO_SESSION, application), CancellationToken::new());
         Arc::new(Self {
-            id: secret::mint(TokenKind::Mcp, secret::new_id()).text,
+            id: new_id(node),
             application,
             opener: caller.clone(),
             stream: Arc::new(ResumableStream::new(NO_SESSION, begin, seal, share)),
@@ -186,6 +188,16 @@ impl SseConnection {
         let farewells: Vec<_> = pending.iter().map(|id| rpc_error.answer(id)).collect();
         self.stream.cut_off(&farewells);
     }
+}
+
+fn new_id(node: Option<i64>) -> String {
+    let random = secret::mint(TokenKind::Mcp, secret::new_id()).text;
+    node.map_or(random.clone(), |node| format!("{node}.{random}"))
+}
+
+/// The node that a connection with this id is at, if the id names one.
+pub fn node_of(id: &str) -> Option<i64> {
+    id.split_once('.').and_then(|(node, _)| node.parse().ok())
 }
 
 /// A message as an event. JSON may be spread over several `data` lines, which the client joins again.

@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, HeaderValue, Method};
 use bytes::Bytes;
 use sessiond_core::session::Session;
 
+use super::elsewhere::refused;
 use super::forward::OutgoingRequest;
 use super::get_stream::{RETRY_PAUSE, TRIES};
 use super::in_flight::StopReason;
@@ -21,6 +22,7 @@ use super::upstream_sessions::{UpstreamState, to_json};
 use super::{Gateway, RequestContext};
 use crate::error::Error;
 use crate::gate::Pass;
+use crate::nodes::Whereabouts;
 
 /// How many open sessions of one principal are searched for one without a connection.
 const MOST_OPEN: usize = 64;
@@ -50,14 +52,15 @@ impl Gateway {
                 continue;
             }
             let upstream_session = self.upstream_sessions.of(&self.sessions.gateway, &session).await;
-            without.extend(
-                upstream_session
-                    .ok()
-                    .filter(|upstream_session| upstream_session.state().is_sse)
-                    .map(|_| session),
-            );
+            let Some(state) = upstream_session.ok().map(|upstream| upstream.state()) else { continue };
+            let elsewhere = self.peers.whereabouts(state.sse_node).await;
+            let elsewhere = elsewhere.map_err(|error| refused(error.into(), context))?;
+            if state.is_sse && !matches!(elsewhere, Whereabouts::There(_)) {
+                without.push(session);
+            }
         }
         let [session] = &without[..] else { return Ok(()) };
+        self.mark_as_sse(session).await;
         let former = self.sse_connections.of_session(session.number);
         self.bind_session(context, connection, session.clone(), None)?;
         if let Some(former) = former {
@@ -67,12 +70,17 @@ impl Gateway {
         Ok(())
     }
 
-    /// Keeps in the upstream state that the session's client speaks HTTP+SSE.
+    /// Keeps in the upstream state that the session's client speaks HTTP+SSE, and that its connection is here.
     pub(super) async fn mark_as_sse(&self, session: &Session) {
         let Ok(upstream_session) = self.upstream_sessions.of(&self.sessions.gateway, session).await else {
             return;
         };
-        let state = UpstreamState { is_sse: true, ..UpstreamState::clone(&upstream_session.state()) };
+        let (_hold, before) = self.alone_with(session, &upstream_session).await;
+        let state =
+            UpstreamState { is_sse: true, sse_node: self.peers.own(), ..UpstreamState::clone(&before) };
+        if (before.is_sse, before.sse_node) == (state.is_sse, state.sse_node) {
+            return;
+        }
         if let Err(error) = self.sessions.gateway.update_state(session, &to_json(&state)).await {
             tracing::warn!(?error, session = %session.id, "a client that comes back will not find its session");
         }

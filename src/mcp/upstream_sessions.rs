@@ -35,6 +35,9 @@ pub struct UpstreamState {
     /// Whether the session's client speaks HTTP+SSE. The stored form still has this field's former name.
     #[serde(rename = "wire", default)]
     pub is_sse: bool,
+    /// The node that the connection of such a client is at, where there may be several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sse_node: Option<i64>,
     /// The log level that the client has set, which is repeated to a new session at the upstream.
     #[serde(default)]
     pub level: Option<String>,
@@ -95,6 +98,16 @@ impl UpstreamSession {
     pub fn replace(&self, state: UpstreamState) {
         *self.state.write() = Arc::new(state);
         self.changed.notify_waiters();
+    }
+
+    /// Takes over what another node has made of the state, if that is another.
+    pub fn take_over(&self, kept: &[u8]) {
+        let own = self.state();
+        let Ok(kept) = serde_json::from_slice::<UpstreamState>(kept) else { return };
+        if to_json(&kept) != to_json(&own) {
+            let anew = (&kept.session, &kept.url) != (&own.session, &own.url);
+            self.replace(UpstreamState { reopened: own.reopened + u64::from(anew), ..kept });
+        }
     }
 
     /// Resolves once the session at the upstream is another than this one.

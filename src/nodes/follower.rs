@@ -1,9 +1,12 @@
 //! A node's life: it follows what others commit, renews its lease, and lets nobody in while that has run out.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sessiond_core::ids::RevocationNumber;
 use sessiond_store::{Nodes, StoreError};
+use tokio::sync::Mutex;
 use tokio::time::Instant as Awake;
 use tokio_util::sync::CancellationToken;
 
@@ -36,6 +39,8 @@ pub struct Follower {
     lease: Arc<Lease>,
     gate: Arc<Gate>,
     clock: Clock,
+    /// What it has said to have cut off, for revocations that are not through.
+    said: Mutex<HashMap<RevocationNumber, u64>>,
 }
 
 impl Follower {
@@ -48,7 +53,7 @@ impl Follower {
         let own = nodes.join(secret::new_id(), url, env!("CARGO_PKG_VERSION")).await?;
         let gate = applied.gate();
         let lease = gate.lease();
-        Ok(Self { nodes, own, applied, lease, gate, clock })
+        Ok(Self { nodes, own, applied, lease, gate, clock, said: Mutex::default() })
     }
 
     /// This node's number.
@@ -108,7 +113,10 @@ impl Follower {
         let mut failing = Failing::default();
         loop {
             let (before, next) = (Instant::now(), Awake::now() + RENEWED);
-            let renewal = self.nodes.renew(self.own, self.applied.settled(), LEASE);
+            let renewal = async {
+                let settled = self.said().await?;
+                self.nodes.renew(self.own, settled, LEASE).await
+            };
             let outcome = tokio::time::timeout(PATIENCE, renewal).await.unwrap_or_else(|_| {
                 Err(StoreError::Failed("the database did not answer in time".to_owned()))
             });
@@ -143,6 +151,21 @@ impl Follower {
         commit.wait_for(|commit| *commit >= head).await.ok();
     }
 
+    /// How far this node has come, once it has said what it cut off on the way.
+    async fn said(&self) -> Result<i64, StoreError> {
+        let settled = self.applied.settled();
+        let cut_off = self.gate.known().all_cut_off();
+        let mut said = self.said.lock().await;
+        said.retain(|number, _| cut_off.iter().any(|(one, _)| one == number));
+        let new: Vec<_> =
+            cut_off.into_iter().filter(|(number, count)| said.get(number) != Some(count)).collect();
+        if !new.is_empty() {
+            self.nodes.cut_off(self.own, &new).await?;
+            said.extend(new);
+        }
+        Ok(settled)
+    }
+
     /// Tells the others at once that a commit is applied which somebody waits for, when all that it cut off has let go.
     async fn acknowledge(&self) {
         let mut awaited = self.applied.awaited();
@@ -150,7 +173,11 @@ impl Follower {
             awaited.borrow_and_update();
             self.applied.landed().await;
             // The next renewal says it too.
-            if let Err(error) = self.nodes.acknowledge(self.own, self.applied.settled()).await {
+            let said = async {
+                let settled = self.said().await?;
+                self.nodes.acknowledge(self.own, settled).await
+            };
+            if let Err(error) = said.await {
                 tracing::warn!(%error, "the other nodes could not be told that a commit is applied");
             }
         }

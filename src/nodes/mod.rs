@@ -3,10 +3,16 @@
 
 mod applied;
 mod barrier;
+mod catch_up;
 mod claims;
 mod follower;
+mod peers;
+mod relay;
 
 pub use applied::Applied;
 pub use barrier::Barrier;
-pub use claims::Claims;
+pub use catch_up::CatchUp;
+pub use claims::{Claims, Hold};
 pub use follower::Follower;
+pub use peers::{HandedOn, Peer, Peers, Unreachable, Whereabouts};
+pub use relay::{relayed, upgraded};

@@ -4,6 +4,7 @@
 
 mod address;
 mod resolver;
+mod trust;
 mod url;
 
 use std::net::IpAddr;
@@ -16,6 +17,7 @@ use crate::config::Config;
 use address::{is_disguised, is_forbidden, is_public};
 
 pub use resolver::{LookUpError, Resolver};
+pub use trust::tls;
 
 /// What a request to somebody outside is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,12 +3,13 @@
 
 use sessiond_core::application::Application;
 use sessiond_core::caller::Caller;
+use sessiond_core::change::Change;
 use sessiond_core::ids::{ApplicationNumber, SessionNumber};
 use sessiond_core::relation::{MayAct, OutOfReach, Way};
 use sessiond_core::session::{Refusal, Session};
 use uuid::Uuid;
 
-use crate::committer::{EndSessions, Operation, Origin, SessionEnd};
+use crate::committer::{EndSessions, Operation, Origin, SessionEnd, Tell};
 use crate::context::AppContext;
 use crate::error::{Error, Thing};
 
@@ -94,7 +95,12 @@ impl AppContext {
     /// Remembers which access token keeps a session alive: revoking the session bars it.
     pub(super) fn note_presented(&self, caller: &Caller, number: SessionNumber) {
         if let Some(token) = caller.access_token().filter(|_| !caller.repeats()) {
-            self.gate.presented(number, token);
+            let another = self.gate.presented(number, token);
+            if another && self.claims.shared() {
+                // Where another process revokes the session it bars this token too. Whoever is at work there already has
+                // come before this.
+                self.committer.post(Origin::system(), Tell(Change::Presented(number, token))).ok();
+            }
         }
     }
 

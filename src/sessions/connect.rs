@@ -49,6 +49,8 @@ pub struct NewSession {
     /// The thing within its application that it is connected to.
     pub resource: Option<String>,
     pub phase: Option<Phase>,
+    /// The node that it lives on, where it cannot go on anywhere else.
+    pub node: Option<i64>,
     /// How long it may last at most, if less than its application's policy allows.
     pub lifetime: Option<TimeDelta>,
     /// Whether nothing will be reported of it but its end.
@@ -76,6 +78,7 @@ impl NewSession {
             owner: None,
             resource: None,
             phase: None,
+            node: None,
             lifetime: None,
             silent: false,
             exclusive: false,
@@ -137,6 +140,7 @@ impl Lifecycle {
             protocol_version: new.protocol_version,
             resource: new.resource,
             phase: new.phase,
+            node: new.node,
             lifetime: new.lifetime,
             silent: new.silent,
             exclusive: new.exclusive,

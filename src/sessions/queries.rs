@@ -62,6 +62,12 @@ impl Queries {
         self.context.gate.known().session(number).cloned()
     }
 
+    /// The open session behind an id, whosever it is.
+    pub fn open_by_id(&self, id: Uuid) -> Option<Session> {
+        let known = self.context.gate.known();
+        known.session_number(id).and_then(|number| known.session(number)).cloned()
+    }
+
     async fn row(&self, caller: &Caller, way: Way, id: Uuid) -> Result<SessionRow, Error> {
         let row = self.context.store.session(id).await?.ok_or(Error::NotFound(Thing::Session))?;
         MayLook::judge(caller, way, row.session.clone()).map_err(other_surface)?;

@@ -200,7 +200,8 @@ impl Revocations {
         let nodes = self.context.committer.true_everywhere().await;
         // This is read last: the worker may have been woken before the committer had cut anything off, and the operations above
         // wait for the committer.
-        let streams_closed = self.context.gate.known().cut_off_by(revocation.number);
+        let here = self.context.gate.known().cut_off_by(revocation.number);
+        let streams_closed = here + self.context.claims.cut_off_elsewhere(revocation.number).await;
         let end = EndRevocation { number: revocation.number, streams_closed, nodes };
         match self.context.committer.submit(cause, end).await {
             Ok(ended) => {

@@ -11,6 +11,7 @@ use sessiond_core::kind::Kind;
 use sessiond_core::organization::Organization;
 use sessiond_core::phase::Outcome;
 use sessiond_core::reason::Reason;
+use sessiond_core::session::Session;
 
 use crate::committer::{CHUNK, EndSessions, Origin, SessionEnd};
 use crate::context::AppContext;
@@ -103,13 +104,14 @@ impl TerminalSessions {
         self.context.end_session(Origin::consequence_of(caller), number, end).await
     }
 
-    /// Ends terminal sessions whose shells died with the process before. Returns how many.
-    pub async fn end_orphans(&self) -> Result<u64, Error> {
+    /// Ends the terminal sessions of a node that is gone, or those of no node: their shells died with the process. Returns
+    /// how many.
+    pub async fn end_orphans(&self, node: Option<i64>) -> Result<u64, Error> {
         let mut ended = 0;
         loop {
-            let orphans = self.open_terminals(CHUNK).into_iter();
+            let orphans = self.open_terminals(|session| session.node == node, CHUNK).into_iter();
             let ends: Vec<_> =
-                orphans.map(|number| (number, SessionEnd::Disconnect(Reason::Failed))).collect();
+                orphans.map(|session| (session.number, SessionEnd::Disconnect(Reason::Failed))).collect();
             if ends.is_empty() {
                 return Ok(ended);
             }
@@ -121,14 +123,20 @@ impl TerminalSessions {
         }
     }
 
-    fn open_terminals(&self, limit: usize) -> Vec<SessionNumber> {
+    /// The nodes that open terminals live on.
+    pub fn nodes(&self) -> BTreeSet<i64> {
+        self.open_terminals(|_| true, usize::MAX).into_iter().filter_map(|session| session.node).collect()
+    }
+
+    fn open_terminals(&self, wanted: impl Fn(&Session) -> bool, limit: usize) -> Vec<Session> {
         let known = self.context.gate.known();
         let filter = Filter { kind: Some(Kind::Terminal), ..Filter::default() };
         let organizations: Vec<OrganizationNumber> =
             known.streams::<Organization>().map(|one| one.number).collect();
-        let slice = Slice { order: Order::Connected, descending: false, after: None, limit };
+        let slice = Slice { order: Order::Connected, descending: false, after: None, limit: usize::MAX };
         let now = self.context.clock.now();
         let pages = organizations.into_iter().flat_map(|one| known.page(one, &filter, &slice, now));
-        pages.map(|(_, number)| number).take(limit).collect()
+        let found = pages.filter_map(|(_, number)| known.session(number).filter(|one| wanted(one)));
+        found.take(limit).cloned().collect()
     }
 }

@@ -9,15 +9,19 @@ use futures_util::{FutureExt, StreamExt, stream};
 use parking_lot::Mutex;
 use sessiond_core::Time;
 use sessiond_core::caller::Caller;
+use sessiond_core::change::Change;
 use sessiond_core::ids::SessionNumber;
 use sessiond_core::session::Session;
 use sessiond_core::session::event::{ActivitySource, Counts};
 
-use crate::committer::{Activity, Origin, RecordActivity};
+use crate::committer::{Activity, Origin, RecordActivity, Tell};
 use crate::context::AppContext;
 
 /// Least time between two activity events of one session's gateway traffic.
 const WINDOW: TimeDelta = TimeDelta::seconds(15);
+
+/// How many sessions other processes are told of in one commit.
+const MOST_TOLD: usize = 10_000;
 
 /// How many sessions' traffic goes to the committer at a time.
 const AT_ONCE: usize = 256;
@@ -68,6 +72,18 @@ impl Traffic {
         // It is handed in here and not by a task of its own: the session's end, if it comes next, must not overtake it.
         if self.context.committer.post(Origin::consequence_of(caller), activity(pending)).is_err() {
             (pending.recorded_at, pending.waiting) = (since, true);
+        }
+    }
+
+    /// Tells other processes, where there are any, of sessions that are alive here and that they would soon take for stale.
+    pub async fn tell_signs(&self) {
+        let untold = self.context.gate.untold_signs(self.context.clock.now());
+        for some in untold.chunks(MOST_TOLD) {
+            let told = Tell(Change::SeenAlive(some.to_vec()));
+            // What could not be told is looked at again: its session is still seen.
+            if let Err(error) = self.context.committer.submit(Origin::system(), told).await {
+                tracing::warn!(%error, "other nodes could not be told which sessions are alive here");
+            }
         }
     }
 

@@ -12,6 +12,7 @@ pub mod frame;
 pub mod hub;
 mod machines;
 mod open_terminal;
+mod orphans;
 pub mod plain;
 mod recorder;
 mod registry;

@@ -29,6 +29,7 @@ use crate::config::Config;
 use crate::directory::Directory;
 use crate::error::Error;
 use crate::journals::Journals;
+use crate::nodes::Peers;
 use crate::secret::{self, TokenKind};
 use crate::sessions::{NewSession, Sessions};
 
@@ -73,6 +74,7 @@ pub struct Terminals {
     pub(super) config: Arc<Config>,
     open: Mutex<HashMap<Uuid, Arc<Terminal>>>,
     supervisors: TaskTracker,
+    pub(super) peers: Arc<Peers>,
 }
 
 impl Terminals {
@@ -82,9 +84,10 @@ impl Terminals {
         journals: Journals,
         clock: Clock,
         config: Arc<Config>,
+        peers: Arc<Peers>,
     ) -> Self {
         let (open, supervisors) = Default::default();
-        Self { sessions, directory, journals, clock, config, open, supervisors }
+        Self { sessions, directory, journals, clock, config, open, supervisors, peers }
     }
 
     /// Opens a shell on a machine, and then a session for it: no session ever exists without its shell.
@@ -113,6 +116,7 @@ impl Terminals {
             ip: client.ip,
             resource: Some(machine.id.to_string()),
             lifetime: Some(lifetime),
+            node: self.peers.own(),
             silent: true,
             ..NewSession::of(Kind::Terminal)
         };

@@ -113,6 +113,11 @@ impl Outbox {
         }
     }
 
+    /// The node that delivers, where there may be several.
+    pub async fn deliverer(&self) -> Result<Option<i64>, Error> {
+        Ok(self.claims.holder(JOB).await?)
+    }
+
     /// Has a delivery sent again, as if it had never been tried.
     pub async fn resend(&self, webhook: Uuid, position: Position) -> Result<Delivery, Error> {
         let (reply, answer) = oneshot::channel();

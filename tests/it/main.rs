@@ -27,6 +27,7 @@ mod maxima;
 mod mcp;
 mod media;
 mod metrics;
+mod nodes;
 mod oauth;
 mod oauth_tokens;
 mod openapi;

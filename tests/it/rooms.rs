@@ -19,7 +19,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("tasks", &["logs"]),
     ("error", &[STORE]),
     ("gate", &[]),
-    ("nodes", &[STORE, "gate", "clock", "logs", "secret"]),
+    ("nodes", &[STORE, "gate", "clock", "logs", "outbound", "secret"]),
     ("committer", &[STORE, "gate", "nodes", "error", "clock", "meter", "logs", "tasks"]),
     ("telling", &[STORE, "gate"]),
     ("context", &[STORE, "committer", "nodes", "secret", "gate", "telling", "error", "clock"]),
@@ -55,6 +55,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "terminal",
             "webhooks",
             "issuers",
+            "nodes",
         ],
     ),
     (
@@ -127,6 +128,7 @@ const BRIDGE: &[&str] = &[
     "limits",
     "outbound",
     "meter",
+    "nodes",
 ];
 
 /// Files or folders of `http/` that are surfaces: none may import another.

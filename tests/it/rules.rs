@@ -116,6 +116,7 @@ fn connect() -> Connect {
         protocol_version: None,
         resource: None,
         phase: None,
+        node: None,
         lifetime: None,
         silent: false,
         exclusive: false,
@@ -256,6 +257,7 @@ fn a_connect_opens_a_session_whose_token_lasts_as_long_as_the_credential() {
             protocol_version: None,
             resource: None,
             phase: None,
+            node: None,
             personal: personal_digest("the personal facts"),
         }
     );

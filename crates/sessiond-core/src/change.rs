@@ -6,8 +6,8 @@
 //! for as long as somebody may be behind, and may be read by the release before this one and the release after: variants
 //! and optional fields are added, none is changed.
 //!
-//! No part of them is what one process alone knows: requests under way, signs of life and traffic that are not in the log
-//! yet, who listens.
+//! No part of them is what one process alone knows: requests under way, traffic that is not in the log yet, who listens; nor
+//! signs of life that are not, but for those without which another process would take a session for stale.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -65,6 +65,12 @@ pub enum Change {
     /// What the ended sessions of a resource came to, those that were let go among them. Only a start says this; then each end
     /// counts.
     ResourceTotals(ApplicationNumber, String, ResourceTotals),
+    /// The access token last presented with a session is another than its stream says. Nothing of this and the next is on
+    /// record: a process tells it to those that follow.
+    Presented(SessionNumber, Uuid),
+    /// Sessions that were alive at these times by what a process has seen of them and recorded nothing of, because a stream of
+    /// theirs is open and silent.
+    SeenAlive(Vec<(SessionNumber, Time)>),
 }
 
 /// Whether, by a change of a commit with these changes, anything that is open may have to end, or somebody is not to be let in
@@ -92,7 +98,9 @@ pub fn ends(change: &Change, changes: &[Change]) -> bool {
         | Change::ApiKeysUsed(_)
         | Change::SessionTotal(..)
         | Change::SessionsLetGo(..)
-        | Change::ResourceTotals(..) => false,
+        | Change::ResourceTotals(..)
+        | Change::Presented(..)
+        | Change::SeenAlive(_) => false,
     }
 }
 

@@ -86,6 +86,8 @@ pub struct Connect {
     /// What it is connected to within its application.
     pub resource: Option<String>,
     pub phase: Option<Phase>,
+    /// The node that it lives on, where it cannot go on anywhere else.
+    pub node: Option<i64>,
     /// End it after so much time, if that comes before the policy's limit.
     pub lifetime: Option<TimeDelta>,
     /// Whoever opens it reports its end, and nothing in between: its silence means nothing.

@@ -54,6 +54,9 @@ pub struct Session {
     /// What it is connected to within its application.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource: Option<String>,
+    /// The node that it lives on, by number, where it cannot go on anywhere else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<i64>,
     /// How far the work behind it has come, or had come when it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<Phase>,
@@ -327,6 +330,7 @@ fn decide_connect(
                 protocol_version: connect.protocol_version.clone(),
                 resource: connect.resource.clone(),
                 phase: connect.phase,
+                node: connect.node,
                 personal: personal_digest(context.personal.unwrap_or("")),
             }))])
         }
@@ -451,6 +455,7 @@ pub fn evolve(session: Option<Session>, event: &SessionEvent, envelope: &Envelop
             suspended_at: None,
             resumed_at: None,
             resource: connected.resource.clone(),
+            node: connected.node,
             phase: connected.phase,
             throughput: None,
             ended: None,

@@ -35,7 +35,7 @@ pub async fn look(url: &str) -> Result<Contents, StoreError> {
 }
 
 /// Opens a store, making it, or bringing it to this release's form, as needed. One that a newer release wrote is refused, and
-/// so is one that cannot keep what a [`Writer`](crate::Writer) promises.
+/// so is one that cannot keep what a [`Writer`](crate::Writer) promises. Nobody else may have it open for writing meanwhile.
 pub async fn open(url: &str) -> Result<Open, StoreError> {
     match implementation(url)? {
         Implementation::Sqlite => sqlite::open(url).await,
@@ -43,14 +43,12 @@ pub async fn open(url: &str) -> Result<Open, StoreError> {
     }
 }
 
-/// Opens a store likewise that other processes may work on at the same time, each of which is a node and follows what the
-/// others commit.
-pub async fn open_node(url: &str) -> Result<Open, StoreError> {
+/// Opens a store likewise for a process that serves. Where the store takes several of them at the same time, each is a node
+/// and follows what the others commit; a file takes one.
+pub async fn open_to_serve(url: &str) -> Result<Open, StoreError> {
     match implementation(url)? {
-        Implementation::Sqlite => Err(StoreError::Failed(
-            "one process at a time works on a file: several need a server, as in postgres://localhost/sessiond".to_owned(),
-        )),
-        Implementation::Postgres => postgres::open_node(url).await,
+        Implementation::Sqlite => sqlite::open(url).await,
+        Implementation::Postgres => postgres::open_to_serve(url).await,
     }
 }
 

@@ -156,7 +156,7 @@ pub struct Batch {
 
 impl Batch {
     pub fn is_empty(&self) -> bool {
-        self.events.is_empty() && self.side.is_empty()
+        self.events.is_empty() && self.side.is_empty() && self.changes.is_empty()
     }
 }
 

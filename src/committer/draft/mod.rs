@@ -196,7 +196,7 @@ impl<'a> Draft<'a> {
     }
 
     /// A change that the operation being decided makes by itself.
-    fn change(&mut self, change: Change) {
+    pub(in crate::committer) fn change(&mut self, change: Change) {
         self.changes.push((change, self.current - 1));
     }
 

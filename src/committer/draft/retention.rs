@@ -3,7 +3,7 @@
 use sessiond_core::change::Change;
 use sessiond_core::ids::OrganizationNumber;
 use sessiond_core::organization::{Organization, OrganizationCommand};
-use sessiond_core::retention::{self, Retention};
+use sessiond_core::retention;
 use sessiond_store::{Cut, SideWrite};
 
 use super::Draft;
@@ -16,7 +16,7 @@ impl Draft<'_> {
         origin: &Origin,
         letting: &LetSessionsGo,
     ) -> Result<bool, Error> {
-        if !self.still_chosen(letting.organization, &letting.chosen) {
+        if !self.is_at(letting.organization, letting.as_of) {
             return Ok(false);
         }
         let Some((account, positions)) = retention::account(&letting.departing) else { return Ok(true) };
@@ -36,7 +36,7 @@ impl Draft<'_> {
         origin: &Origin,
         folding: &FoldActivity,
     ) -> Result<bool, Error> {
-        if !self.still_chosen(folding.organization, &folding.chosen) {
+        if !self.is_at(folding.organization, folding.as_of) {
             return Ok(false);
         }
         let events = folding.events.iter().map(|one| (one.position, one.hash));
@@ -47,9 +47,8 @@ impl Draft<'_> {
         Ok(true)
     }
 
-    /// Whether an organization wants to keep things as long as it did when this was looked for: what is let go does not come
-    /// back.
-    fn still_chosen(&self, organization: OrganizationNumber, chosen: &Retention) -> bool {
-        self.stream::<Organization>(organization).is_some_and(|one| one.retention == *chosen)
+    /// Whether nothing has happened to an organization since a version.
+    fn is_at(&self, organization: OrganizationNumber, version: i64) -> bool {
+        self.stream::<Organization>(organization).is_some_and(|one| one.head.version == version)
     }
 }

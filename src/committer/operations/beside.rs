@@ -1,5 +1,6 @@
 //! Operations that write beside the log, or nothing.
 
+use sessiond_core::change::Change;
 use sessiond_core::ids::Position;
 use sessiond_core::token::AccessToken;
 use sessiond_store::SideWrite;
@@ -32,6 +33,19 @@ impl Operation for WriteBeside {
 
     fn decide(&self, _: &Origin, draft: &mut Draft<'_>) -> Result<(), Error> {
         draft.write_beside(self.0.clone());
+        Ok(())
+    }
+}
+
+/// Tells those who follow this process what is in its memory and on no record.
+#[derive(Debug)]
+pub struct Tell(pub Change);
+
+impl Operation for Tell {
+    type Outcome = ();
+
+    fn decide(&self, _: &Origin, draft: &mut Draft<'_>) -> Result<(), Error> {
+        draft.change(self.0.clone());
         Ok(())
     }
 }

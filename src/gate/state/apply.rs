@@ -77,6 +77,8 @@ impl GateState {
                 let total = self.totals.entry(application).or_default();
                 *total = total.saturating_sub(count);
             }
+            Change::Presented(number, token) => self.note(number, token),
+            Change::SeenAlive(sessions) => self.seen_alive(&sessions),
             Change::ResourceTotals(application, resource, totals) => {
                 self.resource_totals.entry(application).or_default().insert(resource, totals);
             }
@@ -194,6 +196,7 @@ impl GateState {
             mcp_hash: None,
             presented: None,
             seen_at: AtomicI64::new(0),
+            alive_at: None,
             deadline: session.lifetime_ends_at,
             flight: OnceLock::new(),
             session,
@@ -288,7 +291,7 @@ impl GateState {
                 cancelled.push(flight.clone());
             }
         }
-        let cut_off = cancelled.iter().map(|flight| flight.count() as u64).sum();
+        let cut_off = cancelled.iter().map(|flight| flight.own_count() as u64).sum();
         self.coverage.lock().insert(number, Coverage { sessions, cut_off });
         cancelled
     }

@@ -103,7 +103,7 @@ impl GateState {
             if now >= open.session.lifetime_ends_at {
                 due.push((number, Due::Lifetime));
             } else if earliest <= now && !open.busy() {
-                due.push((number, Due::Stale(open.seen_at())));
+                due.push((number, Due::Stale(open.last_sign())));
             }
             if again <= now {
                 // Asked for, or paused while something is under way: look again soon.

@@ -42,6 +42,7 @@ impl GateState {
             looked_at: _,
             deadlines: _,
             departures: _,
+            sightings: _,
             tells_departures: _,
         } = self;
         let same_sessions = sessions.len() == other.sessions.len()
@@ -93,6 +94,7 @@ impl Open {
             stirred: _,
             presented: _,
             seen_at: _,
+            alive_at: _,
             deadline: _,
             flight: _,
         } = self;

@@ -88,7 +88,9 @@ impl GateState {
             | Change::ErasePersonal(_)
             | Change::SessionTotal(..)
             | Change::SessionsLetGo(..)
-            | Change::ResourceTotals(..) => None,
+            | Change::ResourceTotals(..)
+            | Change::Presented(..)
+            | Change::SeenAlive(_) => None,
         }
     }
 

@@ -312,6 +312,16 @@ impl GateState {
         self.coverage.lock().get(&revocation).map_or(0, |coverage| coverage.cut_off)
     }
 
+    /// The same of every unfinished revocation that is on record, as far as it cut off anything.
+    pub fn all_cut_off(&self) -> Vec<(RevocationNumber, u64)> {
+        let on_record = |number: &RevocationNumber| {
+            self.stream::<Revocation>(*number).is_some_and(|revocation| !revocation.is_provisional())
+        };
+        let coverage = self.coverage.lock();
+        let some = coverage.iter().filter(|(number, one)| one.cut_off > 0 && on_record(number));
+        some.map(|(number, one)| (*number, one.cut_off)).collect()
+    }
+
     // ---- limits ----
 
     /// How many sessions an application has open.

@@ -3,12 +3,15 @@
 use axum::Json;
 use axum::extract::{RawPathParams, State};
 use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use sessiond_core::delivery::{Delivery, DeliveryStatus};
 use sessiond_core::ids::Position;
 use utoipa::{IntoParams, ToSchema};
 
 use super::{Organization, PAGE};
+use crate::http::elsewhere::of_deliverer;
 use crate::http::extract::Query;
 use crate::http::ids::{self, Id};
 use crate::http::problem::{Problem, ProblemBody};
@@ -151,12 +154,16 @@ pub async fn resend_delivery(
     State(app): State<App>,
     Id(id, ..): Id<ids::Webhook>,
     path: RawPathParams,
-) -> Result<(StatusCode, Json<DeliveryResponse>), Problem> {
+    mut parts: Parts,
+) -> Result<Response, Problem> {
     let position = path.iter().find(|(name, _)| *name == "position").and_then(|(_, text)| text.parse().ok());
     let position =
         position.ok_or_else(|| Problem::invalid("position", "position must be a whole number".to_owned()))?;
     app.directory.webhooks.find(&caller, id)?;
+    if let Some(response) = of_deliverer(&app, &caller, &mut parts).await? {
+        return Ok(response);
+    }
     let delivery = app.outbox.resend(id, Position(position)).await?;
     let delivery = DeliveryView::of(&app, &delivery).await?;
-    Ok((StatusCode::ACCEPTED, Json(DeliveryResponse { delivery })))
+    Ok((StatusCode::ACCEPTED, Json(DeliveryResponse { delivery })).into_response())
 }

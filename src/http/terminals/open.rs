@@ -3,6 +3,7 @@
 use axum::extract::State;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use sessiond_core::reason::Reason;
@@ -14,6 +15,7 @@ use super::surface::TerminalError;
 use super::{Admin, Body, Id, MACHINE, MachineView, SESSION, Said, Success, User, id, read_id, seconds};
 use crate::auth::ClientAddress;
 use crate::http::App;
+use crate::http::elsewhere::of_owner;
 use crate::http::extract::given;
 use crate::http::problem::Problem;
 use crate::terminal::frame::{MOST, Size};
@@ -138,10 +140,13 @@ pub struct Viewer {
 pub async fn create_viewer(
     User(caller): User,
     Id(session): Id<SESSION>,
-    parts: Parts,
+    mut parts: Parts,
     State(app): State<App>,
-) -> Result<(StatusCode, Json<Success<Viewer>>), Problem> {
+) -> Result<Response, Problem> {
     let view = visible(&app, &caller, session).await?;
+    if let Some(response) = of_owner(&app, &view.session, &mut parts).await? {
+        return Ok(response);
+    }
     // A terminal that has ended is still in the registry for a moment, in which its connections are told.
     let terminal = app.terminals.terminal(session).filter(|_| view.session.ended.is_none());
     let terminal = terminal.ok_or_else(ended)?;
@@ -152,7 +157,7 @@ pub async fn create_viewer(
         token: app.terminals.mint_viewer_token(&caller, &terminal),
         expires_at: seconds(view.session.lifetime_ends_at),
     };
-    Ok((StatusCode::CREATED, Json(Success::of(viewer))))
+    Ok((StatusCode::CREATED, Json(Success::of(viewer))).into_response())
 }
 
 fn ended() -> Problem {

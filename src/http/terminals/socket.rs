@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code};
-use axum::extract::{Extension, Path, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::{Extension, FromRequestParts, Path, State};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
 use axum::response::Response;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
@@ -21,7 +22,9 @@ use super::read_id;
 use crate::gate::Side;
 use crate::http::App;
 use crate::http::connection::Connection;
+use crate::http::elsewhere::of_owner;
 use crate::http::problem::Problem;
+use crate::nodes::HandedOn;
 use crate::secret::{self, TokenKind};
 use crate::sessions::Registration;
 use crate::terminal::frame::{self, ClientFrame, FrameError, LARGEST, Mode, ServerFrame};
@@ -51,14 +54,27 @@ pub async fn websocket(
     State(app): State<App>,
     Path(session): Path<String>,
     connection: Option<Extension<Arc<Connection>>>,
-    headers: HeaderMap,
-    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
+    mut parts: Parts,
 ) -> Result<Response, Problem> {
-    let upgrade = upgrade.map_err(|rejection| {
+    let find = || read_id("sess", &session).and_then(|id| app.sessions.queries.open_by_id(id));
+    let mut open = find();
+    if open.is_none()
+        && let Some(before) = app.catch_up.at()
+    {
+        // It may have been opened on another node a moment ago.
+        app.catch_up.further(before).await;
+        open = find();
+    }
+    if let Some(open) = open.filter(|_| origin_allowed(&app, &parts.headers))
+        && let Some(response) = of_owner(&app, &open, &mut parts).await?
+    {
+        return Ok(response);
+    }
+    let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &app).await.map_err(|rejection| {
         let message = format!("This is a WebSocket: {}", rejection.body_text());
         Problem::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", message)
     })?;
-    if !origin_allowed(&app, &headers) {
+    if !origin_allowed(&app, &parts.headers) {
         let message = "Pages of this origin may not open terminals; see --allow-origin";
         return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", message));
     }
@@ -69,35 +85,46 @@ pub async fn websocket(
     if let Some(connection) = &connection {
         connection.confine(STRANGERS);
     }
-    Ok(upgrade.on_upgrade(move |socket| serve(app, session, socket, connection)))
+    let handed_on = parts.extensions.get().copied();
+    Ok(upgrade.on_upgrade(move |socket| serve(app, session, socket, connection, handed_on)))
 }
 
 /// Serves a client from its first frame to the close of the connection.
-async fn serve(app: App, session: String, socket: WebSocket, connection: Option<Arc<Connection>>) {
+async fn serve(
+    app: App,
+    session: String,
+    socket: WebSocket,
+    connection: Option<Arc<Connection>>,
+    handed_on: Option<HandedOn>,
+) {
     let (mut sink, mut stream) = socket.split();
-    let (code, why) = match authenticate(&app, &session, &mut stream, connection.as_deref()).await {
-        Ok(client) => {
+    match authenticate(&app, &session, &mut stream, connection.as_deref()).await {
+        Ok((client, registration)) => {
             if let Some(connection) = connection {
                 connection.release();
             }
-            exchange(client, &mut sink, &mut stream).await
+            let (code, why) = exchange(client, &registration, &mut sink, &mut stream).await;
+            // What was handed on by way of another node has arrived when the client's own close has come back.
+            let kept = handed_on.map(|_| registration);
+            close(sink, stream, code, why).await;
+            drop(kept);
         }
         Err(refusal) => {
             timeout(FAREWELL, send_frame(&mut sink, &refusal.to_frame())).await.ok();
-            (close_code::POLICY, "not authenticated")
+            close(sink, stream, close_code::POLICY, "not authenticated").await;
         }
-    };
-    close(sink, stream, code, why).await;
+    }
 }
 
 /// Runs both halves for a client that has said who it is. Returns the code and the reason with which the connection is to
 /// be closed.
 async fn exchange(
     client: Authenticated,
+    registration: &Registration,
     sink: &mut Sink,
     stream: &mut SplitStream<WebSocket>,
 ) -> (u16, &'static str) {
-    let Authenticated { terminal, attachment, mode, role, redraw, registration } = client;
+    let Authenticated { terminal, attachment, mode, role, redraw } = client;
     let (notices, receiver) = mpsc::channel(NOTICES);
     let listening = Listener { input: attachment.input_handle(), mode, notices, redraw }.run(stream);
     let lost = attachment.lost;
@@ -152,18 +179,16 @@ struct Authenticated {
     role: Role,
     /// Whether the full-screen program at the terminal is to draw its screen again.
     redraw: bool,
-    /// Says when the credential ends by which the client's token was asked for.
-    registration: Registration,
 }
 
 /// Waits for the first frame, as long as for the head of a request, and attaches the client to the terminal that its token
-/// is for.
+/// is for. What is returned beside it says when the credential ends by which the token was asked for.
 async fn authenticate(
     app: &App,
     session: &str,
     stream: &mut SplitStream<WebSocket>,
     connection: Option<&Connection>,
-) -> Result<Authenticated, FrameError> {
+) -> Result<(Authenticated, Registration), FrameError> {
     let refused = |code, message: &'static str| FrameError { code, message: message.into() };
     let first = timeout(app.config.head_timeout, async {
         loop {
@@ -214,7 +239,7 @@ async fn authenticate(
     // A full-screen program prints nothing again of what it has drawn before.
     let blank = role == Role::Writer && (after.is_none() || attachment.lost > 0);
     let redraw = blank && terminal.is_full_screen();
-    Ok(Authenticated { terminal, attachment, mode, role, redraw, registration })
+    Ok((Authenticated { terminal, attachment, mode, role, redraw }, registration))
 }
 
 /// How the service of a client ended.

@@ -6,23 +6,18 @@ use std::future::Future;
 use std::io;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use anyhow::Context as _;
 use axum::http::Uri;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{CertificateError, ClientConfig};
-use rustls_platform_verifier::Verifier;
+use rustls::CertificateError;
 use tokio::net::TcpStream;
 use tower::Service;
 
 use super::{CONNECT, RpcError};
-use crate::outbound::Resolver;
+use crate::outbound::{self, Resolver};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -34,27 +29,10 @@ impl Encrypted {
     /// Trusts the authorities that the system trusts, and those in the file.
     pub fn new(mut connector: HttpConnector<Resolver>, authorities: Option<&Path>) -> anyhow::Result<Self> {
         connector.enforce_http(false);
-        let extra = authorities.map(read).transpose()?.unwrap_or_default();
-        // The provider is named here, so that no dependency can bring in another as the process's default.
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let verifier = Verifier::new_with_extra_roots(extra, provider.clone())
-            .context("cannot set up whom to believe for upstreams with https")?;
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .dangerous() // the builder's word for any verifier but its own
-            .with_custom_certificate_verifier(Arc::new(verifier))
-            .with_no_client_auth();
+        let config = outbound::tls(authorities, "--upstream-ca")?;
         let builder = HttpsConnectorBuilder::new().with_tls_config(config).https_only().enable_http1();
         Ok(Self(builder.wrap_connector(connector)))
     }
-}
-
-fn read(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
-    let cannot = || format!("cannot read --upstream-ca {}", path.display());
-    let found: Vec<_> =
-        CertificateDer::pem_file_iter(path).and_then(Iterator::collect).with_context(cannot)?;
-    anyhow::ensure!(!found.is_empty(), "there is no certificate in --upstream-ca {}", path.display());
-    Ok(found)
 }
 
 impl Service<Uri> for Encrypted {

@@ -58,10 +58,6 @@ impl Base {
         Self { directory: support::directory() }
     }
 
-    pub fn path(&self) -> &std::path::Path {
-        self.directory.path()
-    }
-
     pub fn url(&self) -> String {
         support::store::url(self.directory.path())
     }
@@ -334,6 +330,7 @@ impl Running {
             protocol_version: Some("2025-11-25".into()),
             resource: opens.resource.clone(),
             phase: opens.phase,
+            node: None,
             lifetime: None,
             silent: false,
             exclusive: false,

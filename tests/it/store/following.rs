@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use sessiond::clock::Clock;
 use sessiond::committer::{
     BeginRevocation, ChangeOrganization, ChangeStream, CreateOrganization, CreateWebhook, DeclareStream,
-    EnsureApplication, IntroducePrincipal, IssueToken, Nothing, ReportActivity, WriteBeside,
+    EnsureApplication, IntroducePrincipal, IssueToken, Nothing, ReportActivity, Tell, WriteBeside,
 };
 use sessiond::gate::{Gate, Order, Slice};
 use sessiond_core::Time;
@@ -115,7 +115,7 @@ impl Other {
     fn one<'a>(&mut self, player: &mut Player, running: &'a Running) -> Work<'a> {
         let (number, organization) = (player.session(), ORGANIZATION);
         let id = Uuid::now_v7();
-        match player.dice.roll(20) {
+        match player.dice.roll(22) {
             0 => other(running, EnsureApplication { organization, created: application(&self.name("app")) }),
             1 => other(running, self.organization()),
             2 => {
@@ -165,6 +165,8 @@ impl Other {
             }
             17 => other(running, issuers(&self.name("issuer"))),
             18 => self.stream(player, running),
+            19 => other(running, Tell(Change::Presented(number, self.token(player)))),
+            20 => other(running, Tell(Change::SeenAlive(vec![(number, running.now())]))),
             _ => other(running, Nothing),
         }
     }
@@ -343,11 +345,13 @@ fn name(change: &Change) -> Option<&'static str> {
         Change::ApiKeySecret(..) => "api key secret",
         Change::ApiKeysUsed(_) => "api keys used",
         Change::SessionsLetGo(..) => "sessions let go",
+        Change::Presented(..) => "presented",
+        Change::SeenAlive(_) => "seen alive",
         Change::SessionTotal(..) | Change::ResourceTotals(..) => return None,
     })
 }
 
-const CHANGES: usize = 14;
+const CHANGES: usize = 16;
 
 /// What somebody would ask the Gate, with the answers.
 fn answers(gate: &Gate, now: Time) -> Vec<String> {

@@ -610,6 +610,7 @@ fn session(row: &mut BTreeMap<&'static str, Value>, event: &Value, body: &Value)
                 ("state", &Value::from(2)),
                 ("resource", &body["resource"]),
                 ("phase", &body["phase"]),
+                ("node", &body["node"]),
             ] {
                 row.insert(column, value.clone());
             }

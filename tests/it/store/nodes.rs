@@ -13,7 +13,6 @@ use sessiond_core::ids::SessionNumber;
 use sessiond_core::reason::Reason;
 use sessiond_core::revocation::Acknowledged;
 use sessiond_core::session::Refusal;
-use sessiond_store::StoreError;
 
 use super::base::{Base, Opens, Running, by_account};
 use super::disk::operator;
@@ -42,7 +41,7 @@ impl Cluster {
     }
 
     async fn start(&mut self) {
-        let open = sessiond_store::open_node(&self.database.url).await.unwrap();
+        let open = sessiond_store::open_to_serve(&self.database.url).await.unwrap();
         let node = self.base.start_on(open, Clock::system()).await;
         tokio::time::timeout(SLACK, node.gate.lease().begun()).await.expect("a node gets a lease");
         self.nodes.push(node);
@@ -173,7 +172,7 @@ async fn a_node_that_starts_while_others_write_knows_what_they_know() {
             }
         };
         let open = async {
-            let open = sessiond_store::open_node(&cluster.database.url).await.unwrap();
+            let open = sessiond_store::open_to_serve(&cluster.database.url).await.unwrap();
             cluster.base.start_on(open, Clock::system()).await
         };
         let ((), node) = tokio::join!(ending, open);
@@ -230,12 +229,4 @@ async fn what_was_acknowledged_by_a_node_that_is_killed_is_there_and_nothing_twi
     assert!(count > 0, "nothing was acknowledged before a kill");
     cluster.settle().await;
     cluster.is_sound().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_file_is_one_processs_and_is_told_apart_with_words() {
-    let base = Base::new();
-    let url = format!("sqlite://{}/x.db", base.path().display());
-    let Err(StoreError::Failed(what)) = sessiond_store::open_node(&url).await else { panic!() };
-    assert!(what.contains("one process") && what.contains("postgres://"), "{what}");
 }

@@ -37,13 +37,13 @@ pub async fn let_sessions_go(running: &Running, before: Time, at_once: u32) -> V
 }
 
 async fn submit(running: &Running, departing: Vec<Departing>) -> bool {
-    let chosen = chosen(running);
-    let letting = LetSessionsGo { organization: ORGANIZATION, chosen, departing };
+    let letting = LetSessionsGo { organization: ORGANIZATION, as_of: version(running), departing };
     running.submit_by(Origin::system(), letting).await.unwrap()
 }
 
-fn chosen(running: &Running) -> Retention {
-    running.gate.known().stream::<Organization>(ORGANIZATION).unwrap().retention
+/// The organization's version: what is let go by it is let go once.
+fn version(running: &Running) -> i64 {
+    running.gate.known().stream::<Organization>(ORGANIZATION).unwrap().head.version
 }
 
 /// Folds activity that was recorded before an instant, a few events at a time; returns the positions that went.
@@ -53,8 +53,8 @@ pub async fn fold(running: &Running, before: Time, at_once: u32) -> Vec<Position
         let page = running.reader.foldable(&[ORGANIZATION], after, before, at_once).await.unwrap();
         let Some(up_to) = page.up_to else { return gone };
         gone.extend(page.events.iter().map(|one| one.position));
-        let chosen = chosen(running);
-        let folding = FoldActivity { organization: ORGANIZATION, chosen, events: page.events };
+        let as_of = version(running);
+        let folding = FoldActivity { organization: ORGANIZATION, as_of, events: page.events };
         assert!(running.submit_by(Origin::system(), folding).await.unwrap());
         after = up_to;
     }
@@ -165,13 +165,28 @@ async fn nothing_is_let_go_once_the_organization_has_chosen_anew() {
     running.disconnect(one.number, Reason::Client).await;
     let before = running.now() + TimeDelta::seconds(1);
     let departing = running.reader.departing(ORGANIZATION, before, 9, 100).await.unwrap();
-    let letting = LetSessionsGo { organization: ORGANIZATION, chosen: chosen(&running), departing };
+    let letting = LetSessionsGo { organization: ORGANIZATION, as_of: version(&running), departing };
     let retention = Retention { ended_after: Some(None), ..Retention::default() };
     let command = OrganizationCommand::SetRetention(retention);
     running.submit(ChangeOrganization { number: ORGANIZATION, command }).await.unwrap();
     assert!(!running.submit_by(Origin::system(), letting).await.unwrap());
     assert!(running.reader.session_by_number(one.number).await.unwrap().is_some());
     running.stop().await;
+}
+
+#[tokio::test]
+async fn what_two_look_for_at_the_same_time_is_let_go_once() {
+    let base = Base::new();
+    let running = base.founded().await;
+    let one = running.open().await;
+    running.disconnect(one.number, Reason::Client).await;
+    let (before, as_of) = (running.now() + TimeDelta::seconds(1), version(&running));
+    let departing = running.reader.departing(ORGANIZATION, before, 9, 100).await.unwrap();
+    let letting = || LetSessionsGo { organization: ORGANIZATION, as_of, departing: departing.clone() };
+    assert!(running.submit_by(Origin::system(), letting()).await.unwrap());
+    assert!(!running.submit_by(Origin::system(), letting()).await.unwrap(), "somebody else was faster");
+    running.stop().await;
+    base.verify().await.unwrap();
 }
 
 #[tokio::test]
@@ -245,7 +260,7 @@ const TAMPERING: [(&str, &str); 12] = [
          0, idle_after, stale_after, absolute_lifetime, connected_at, connected_head, lifetime_ends_at, token_expires_at, \
          expiry_announced, credential, ended_at, ended_reason, last_active_at, requests, bytes_in, bytes_out, version, head, \
          hash, token_lifetime, preset, suspended_at, resumed_at, unused_after, resource, phase, ended_outcome, message, \
-         throughput from session limit 1",
+         throughput, node from session limit 1",
     ),
     ("what a resource came to is another", "insert into let_go_resource values (1, 'x', 1, 1)"),
 ];

@@ -10,7 +10,7 @@ mod refused_machines;
 mod rules;
 mod smoke;
 mod untrusted_output;
-mod websocket_client;
+pub mod websocket_client;
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -38,10 +38,10 @@ pub struct House {
 /// A terminal that was opened.
 #[derive(Clone)]
 pub struct Opened {
-    id: String,
-    url: String,
-    token: String,
-    body: Value,
+    pub id: String,
+    pub url: String,
+    pub token: String,
+    pub body: Value,
 }
 
 impl House {
@@ -144,7 +144,7 @@ async fn key(server: &Server, body: Value) -> Holder {
 }
 
 /// What the machine is made with.
-fn machine_body(sshd: &Sshd) -> Value {
+pub fn machine_body(sshd: &Sshd) -> Value {
     json!({
         "name": "Production Server",
         "host": "127.0.0.1",
@@ -155,13 +155,13 @@ fn machine_body(sshd: &Sshd) -> Value {
 }
 
 /// Makes a machine; its id.
-async fn machine(own: &Holder, body: &Value) -> String {
+pub async fn machine(own: &Holder, body: &Value) -> String {
     let (status, made) = own.post(MACHINES, body.clone()).await;
     assert_eq!(status, 201, "{made}");
     made["data"]["id"].as_str().unwrap().to_owned()
 }
 
-fn opened((status, body): (StatusCode, Value)) -> Opened {
+pub fn opened((status, body): (StatusCode, Value)) -> Opened {
     assert_eq!(status, 201, "{body}");
     let text = |field: &str| body["data"][field].as_str().unwrap().to_owned();
     Opened { id: text("session_id"), url: text("websocket_url"), token: text("token"), body }

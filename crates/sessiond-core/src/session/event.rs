@@ -64,6 +64,9 @@ pub struct Connected {
     /// How far the work behind it has come; for work that is queued and run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<Phase>,
+    /// The node that it lives on, by number, where it cannot go on anywhere else: its bytes are there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<i64>,
     /// SHA-256 (hex) of the personal facts beside the body; they can be erased, this stays.
     pub personal: String,
 }

@@ -423,6 +423,7 @@ fn session_columns(row: &Session) -> Expected {
         ("ended_outcome", row.ended.and_then(|ended| ended.outcome).map(Outcome::word).into()),
         ("message", row.message.as_ref().into()),
         ("throughput", throughput_text(row.throughput.as_deref()).into()),
+        ("node", row.node.into()),
     ]);
     columns
 }

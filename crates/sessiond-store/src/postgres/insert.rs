@@ -29,13 +29,13 @@ const SESSION: &str = "insert into session (number, id, organization, applicatio
      state, idle_after, stale_after, absolute_lifetime, connected_at, connected_head, lifetime_ends_at, \
      token_expires_at, expiry_announced, credential, ended_at, ended_reason, last_active_at, requests, bytes_in, \
      bytes_out, version, head, hash, token_lifetime, preset, suspended_at, resumed_at, unused_after, resource, phase, \
-     ended_outcome, message, throughput) \
+     ended_outcome, message, throughput, node) \
      select * from unnest($1::bigint[], $2::uuid[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], \
      $7::uuid[], $8::text[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], \
      $14::bigint[], $15::bigint[], $16::bigint[], $17::bigint[], $18::uuid[], $19::bigint[], $20::text[], \
      $21::bigint[], $22::bigint[], $23::bigint[], $24::bigint[], $25::bigint[], $26::bigint[], $27::bytea[], \
      $28::bigint[], $29::text[], $30::bigint[], $31::bigint[], $32::bigint[], $33::text[], $34::text[], \
-     $35::text[], $36::text[], $37::text[]) \
+     $35::text[], $36::text[], $37::text[], $38::bigint[]) \
      on conflict (number) do update set state = excluded.state, token_expires_at = excluded.token_expires_at, \
      expiry_announced = excluded.expiry_announced, credential = excluded.credential, ended_at = excluded.ended_at, \
      ended_reason = excluded.ended_reason, last_active_at = excluded.last_active_at, requests = excluded.requests, \
@@ -90,12 +90,15 @@ pub(super) async fn events(connection: &mut PgConnection, rows: &[Entry]) -> Res
         .bind(each(rows, |row| row.hash.as_slice()))
         .bind(each(rows, |row| row.commit_hash.as_ref().map(|hash| hash.as_slice())))
         .bind(TYPE_VERSION);
-    query.execute(connection).await.map_err(|error| {
-        let taken = error.as_database_error().is_some_and(|error| error.is_unique_violation());
-        // Positions are given out by whoever has the turn: who finds one taken did not have it alone.
-        if taken { StoreError::Raced(error.to_string()) } else { error.into() }
-    })?;
+    // Positions are given out by whoever has the turn: who finds one taken did not have it alone.
+    query.execute(connection).await.map_err(raced)?;
     Ok(())
+}
+
+/// What it means that rows could not be inserted whose places nobody else may have taken.
+pub(super) fn raced(error: sqlx::Error) -> StoreError {
+    let taken = error.as_database_error().is_some_and(|error| error.is_unique_violation());
+    if taken { StoreError::Raced(error.to_string()) } else { error.into() }
 }
 
 pub(super) async fn sessions(connection: &mut PgConnection, rows: &[Session]) -> Result<(), StoreError> {
@@ -137,6 +140,7 @@ pub(super) async fn sessions(connection: &mut PgConnection, rows: &[Session]) ->
         .bind(each(rows, |row| row.ended.and_then(|ended| ended.outcome).map(Outcome::word)))
         .bind(each(rows, |row| row.message.as_deref()))
         .bind(each(rows, |row| throughput_text(row.throughput.as_deref())))
+        .bind(each(rows, |row| row.node))
         .execute(connection)
         .await?;
     Ok(())

@@ -1,8 +1,8 @@
 //! PostgreSQL behind the seam: a connection that writes, some that read, and what only a store needs that several processes
 //! may write to: the append lock, the head of the log as a row, each commit's changes.
 
-mod alone;
 mod beside;
+mod company;
 mod directory;
 mod error;
 mod head;
@@ -58,7 +58,7 @@ pub(crate) async fn open(url: &str) -> Result<Open, StoreError> {
     Ok(Open { writer, store: Arc::new(PgStore::open(servers, options)), nodes: None })
 }
 
-pub(crate) async fn open_node(url: &str) -> Result<Open, StoreError> {
+pub(crate) async fn open_to_serve(url: &str) -> Result<Open, StoreError> {
     let servers = Servers::of(url)?;
     let options = migrated(&servers).await?;
     let writer = Box::new(PgWriter::open(servers.clone(), Company::Nodes).await?);

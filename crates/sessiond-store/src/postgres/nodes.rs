@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sessiond_core::ids::RevocationNumber;
 use sqlx::postgres::{PgArguments, PgConnection, PgListener, PgPoolOptions, PgRow};
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Connection, Postgres, Row};
@@ -172,6 +173,24 @@ impl Nodes for PgNodes {
         self.renewing.done(sqlx::query(sql).bind(node).bind(applied).bind(&self.channel)).await
     }
 
+    async fn cut_off(&self, node: i64, streams: &[(RevocationNumber, u64)]) -> Result<(), StoreError> {
+        let revocations: Vec<i64> = streams.iter().map(|(revocation, _)| revocation.0).collect();
+        let counts: Vec<i64> =
+            streams.iter().map(|(_, count)| i64::try_from(*count).unwrap_or(i64::MAX)).collect();
+        let sql = format!(
+            "{CLOCK} insert into cut_off (revocation, node, streams, noted_at) \
+             select said.revocation, $1, said.streams, now from unnest($2, $3) as said (revocation, streams), clock \
+             on conflict (revocation, node) do update set streams = excluded.streams"
+        );
+        self.renewing.done(sqlx::query(AssertSqlSafe(sql)).bind(node).bind(revocations).bind(counts)).await
+    }
+
+    async fn cut_off_elsewhere(&self, node: i64, revocation: RevocationNumber) -> Result<u64, StoreError> {
+        let sql = "select coalesce(sum(streams), 0)::bigint as streams from cut_off where revocation = $1 and node <> $2";
+        let row = self.asking.one(sqlx::query(sql).bind(revocation.0).bind(node)).await?;
+        Ok(u64::try_from(row.try_get::<i64, _>("streams")?).unwrap_or_default())
+    }
+
     async fn leave(&self, node: i64) -> Result<(), StoreError> {
         let sql = "with done as (update node set lease_expires_at = null where number = $1) \
                    select pg_notify($2, '')";
@@ -240,12 +259,20 @@ impl Nodes for PgNodes {
         Ok(!self.asking.rows(query).await?.is_empty())
     }
 
+    async fn holder(&self, job: &str) -> Result<Option<i64>, StoreError> {
+        let sql = format!("{CLOCK} select node from job, clock where name = $1 and expires_at > now");
+        let rows = self.asking.rows(sqlx::query(AssertSqlSafe(sql)).bind(job)).await?;
+        Ok(rows.first().map(|row| row.try_get("node")).transpose()?)
+    }
+
     async fn forget(&self, older_than: Duration) -> Result<(), StoreError> {
         let older_than = milliseconds(older_than);
         let sql = format!(
             "{CLOCK} delete from log_commit using clock where committed_at < now - $1 \
              and number <= (select min(applied) from node where lease_expires_at > now)"
         );
+        self.asking.done(sqlx::query(AssertSqlSafe(sql)).bind(older_than)).await?;
+        let sql = format!("{CLOCK} delete from cut_off using clock where noted_at < now - $1");
         self.asking.done(sqlx::query(AssertSqlSafe(sql)).bind(older_than)).await?;
         let sql = format!("{CLOCK} delete from node using clock where lease_expires_at < now - $1");
         self.asking.done(sqlx::query(AssertSqlSafe(sql)).bind(older_than)).await

@@ -18,7 +18,7 @@ use crate::values::time;
 pub(super) const WHOLE_SESSION: &str = "s.number, s.id, s.organization, s.application, s.principal, s.owner_kind, \
      s.owner_id, s.kind, s.idle_after, s.stale_after, s.absolute_lifetime, s.token_lifetime, s.unused_after, s.preset, \
      s.connected_at, s.connected_head, s.lifetime_ends_at, s.token_expires_at, s.expiry_announced, s.credential, \
-     s.suspended_at, s.resumed_at, s.resource, s.phase, s.ended_at, s.ended_reason, s.ended_outcome, s.message, \
+     s.suspended_at, s.resumed_at, s.resource, s.node, s.phase, s.ended_at, s.ended_reason, s.ended_outcome, s.message, \
      s.last_active_at, s.requests, s.bytes_in, s.bytes_out, s.throughput, s.version, s.head, s.hash, d.name, d.hostname, \
      d.user_agent, d.client_info, d.ip, d.anchor, d.client_session_id, d.token_identifier, d.protocol_version, d.client, \
      a.last_active_at, a.requests, a.bytes_in, a.bytes_out, a.throughput, a.version, a.head, a.hash";
@@ -132,6 +132,7 @@ fn whole(values: &mut Values<'_>) -> Result<Columns, StoreError> {
         suspended_at: values.next()?,
         resumed_at: values.next()?,
         resource: values.next()?,
+        node: values.next()?,
         phase: values.optional_word()?,
         ended_at: values.next()?,
         ended_reason: values.optional_word()?,

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::head::{self, log_head};
 use super::link::{Durability, Link, SHORTLY, within};
 use super::servers::Servers;
-use super::{alone, health, people, rows};
+use super::{company, health, people, rows};
 use crate::StoreError;
 use crate::row::{At, Batch, Commit, LogHead};
 use crate::seam::{Check, Turn, Writer};
@@ -68,8 +68,9 @@ impl PgWriter {
     /// As [`Self::open`], but of what is in it nothing is read or filed.
     pub(super) async fn connect(servers: Servers, company: Company) -> Result<Self, StoreError> {
         let mut link = Link::make(&servers, Durability::Everywhere).await?;
-        if company == Company::Alone {
-            alone::take(&mut link, None).await?;
+        match company {
+            Company::Alone => company::take(&mut link, None).await?,
+            Company::Nodes => company::share(&mut link).await?,
         }
         if let Some(fault) = health::checks(&mut link).await?.into_iter().find_map(|check| check.fault) {
             return Err(StoreError::Failed(fault));
@@ -85,8 +86,9 @@ impl PgWriter {
         }
         self.in_turn = false;
         let mut link = Link::make(&self.servers, Durability::Everywhere).await?;
-        if self.company == Company::Alone {
-            alone::take(&mut link, self.before).await?;
+        match self.company {
+            Company::Alone => company::take(&mut link, self.before).await?,
+            Company::Nodes => company::share(&mut link).await?,
         }
         self.before = Some(link.process);
         Ok(link)

@@ -94,7 +94,8 @@ pub trait JournalWriter: Send {
     /// How far journals go, in the order in which they are asked for, also by what is forgotten.
     async fn tails(&mut self, journals: &[(Journal, SessionNumber)]) -> Result<Vec<Tail>, StoreError>;
 
-    /// Writes blocks in one transaction; each begins where its journal ends. On an error nothing of them was written. What
+    /// Writes blocks in one transaction; each begins where its journal ends. On an error nothing of them was written; where
+    /// another process has written to one of the journals meanwhile it is [`StoreError::Raced`], which ends nothing here. What
     /// was written survives the process; a power cut may take the last of it, whole blocks from the end.
     async fn commit(&mut self, blocks: &[Block]) -> Result<(), StoreError>;
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sessiond_core::Time;
+use sessiond_core::ids::RevocationNumber;
 use uuid::Uuid;
 
 use crate::StoreError;
@@ -65,6 +66,13 @@ pub trait Nodes: Send + Sync {
     /// Says at once how far a node has come, because somebody waits for it.
     async fn acknowledge(&self, node: i64, applied: i64) -> Result<(), StoreError>;
 
+    /// Says how many requests and streams a node has cut off for revocations that others carry out. It is to be said before the
+    /// node says that it has come so far.
+    async fn cut_off(&self, node: i64, streams: &[(RevocationNumber, u64)]) -> Result<(), StoreError>;
+
+    /// How many the other nodes have cut off for a revocation.
+    async fn cut_off_elsewhere(&self, node: i64, revocation: RevocationNumber) -> Result<u64, StoreError>;
+
     /// Ends a node's lease, because it lets nobody in any more.
     async fn leave(&self, node: i64) -> Result<(), StoreError>;
 
@@ -87,6 +95,9 @@ pub trait Nodes: Send + Sync {
 
     /// Takes a job that only one node may do at a time, for so long, unless another has it.
     async fn claim(&self, job: &str, node: i64, lease: Duration) -> Result<bool, StoreError>;
+
+    /// The node that has a job, if any has it now.
+    async fn holder(&self, job: &str) -> Result<Option<i64>, StoreError>;
 
     /// Forgets commits that every node with a lease has applied and that are older than this, and nodes whose lease ran out
     /// before then.

@@ -91,8 +91,8 @@ pub(super) static SESSION: Insert = Insert::new(
      stale_after, absolute_lifetime, connected_at, connected_head, lifetime_ends_at, token_expires_at, \
      expiry_announced, credential, ended_at, ended_reason, last_active_at, requests, bytes_in, bytes_out, version, \
      head, hash, token_lifetime, preset, suspended_at, resumed_at, unused_after, resource, phase, ended_outcome, \
-     message, throughput)",
-    37,
+     message, throughput, node)",
+    38,
     "on conflict (number) do update set state = excluded.state, token_expires_at = excluded.token_expires_at, \
      expiry_announced = excluded.expiry_announced, credential = excluded.credential, ended_at = excluded.ended_at, \
      ended_reason = excluded.ended_reason, last_active_at = excluded.last_active_at, requests = excluded.requests, \
@@ -236,7 +236,8 @@ pub(super) fn bind_session(bound: &mut Bound, session: &Session) {
         .add(session.phase.map(Phase::word))
         .add(session.ended.and_then(|ended| ended.outcome).map(Outcome::word))
         .add(session.message.as_deref())
-        .add(throughput_text(session.throughput.as_deref()));
+        .add(throughput_text(session.throughput.as_deref()))
+        .add(session.node);
 }
 
 pub(super) fn bind_activity(bound: &mut Bound, activity: &SessionActivity) {

@@ -19,7 +19,7 @@ pub(super) const WHOLE_SESSION: &str = "json_array(\
      s.kind, s.idle_after, s.stale_after, s.absolute_lifetime, s.token_lifetime, s.unused_after, \
      s.preset, s.connected_at, s.connected_head, s.lifetime_ends_at, s.token_expires_at, \
      s.expiry_announced, nullif(hex(s.credential), ''), s.suspended_at, s.resumed_at, s.resource, \
-     s.phase, s.ended_at, s.ended_reason, s.ended_outcome, s.message, s.last_active_at, s.requests, \
+     s.node, s.phase, s.ended_at, s.ended_reason, s.ended_outcome, s.message, s.last_active_at, s.requests, \
      s.bytes_in, s.bytes_out, json(s.throughput), s.version, s.head, hex(s.hash), d.name, d.hostname, \
      d.user_agent, d.client_info, d.ip, d.anchor, d.client_session_id, d.token_identifier, \
      d.protocol_version, d.client, iif(a.number is null, null, json_array(a.last_active_at, a.requests, \

@@ -176,6 +176,7 @@ impl Author {
             protocol_version: None,
             resource: connects.resource.map(str::to_owned),
             phase: None,
+            node: None,
             personal: personal_digest(&text),
         };
         let number = SessionNumber(number);

@@ -14,7 +14,7 @@ use sqlx::AssertSqlSafe;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use super::super::insert::each;
+use super::super::insert::{each, raced};
 use super::super::link::{Durability, Link, SHORTLY, within};
 use super::super::servers::Servers;
 use super::used_bytes;
@@ -158,7 +158,8 @@ async fn write(link: &mut Link, id: Uuid, blocks: &[Block]) -> Result<(), StoreE
         .bind(each(blocks, |block| i64::from(block.marks.bits())))
         .bind(each(blocks, |block| block.payload.as_slice()))
         .execute(&mut link.connection)
-        .await?;
+        .await
+        .map_err(raced)?;
     let bytes = blocks.iter().map(|block| block.payload.len() as u64 + BESIDE_PAYLOAD).sum();
     count_bytes(link, id, bytes, false).await
 }

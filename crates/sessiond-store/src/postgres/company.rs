@@ -1,5 +1,5 @@
-//! That only one process writes, for as long as processes do not follow one another's commits: whoever has the store open
-//! holds a lock of the database's, which goes with the connection.
+//! Who may write at the same time: any number of nodes, which follow one another's commits, or one process that follows
+//! nobody's. Whoever has the store open holds a lock of the database's, nodes a shared one, which goes with the connection.
 
 use std::time::Duration;
 
@@ -11,6 +11,22 @@ use crate::StoreError;
 /// How often the lock is asked for, and the pause between: the connection of a process that crashed takes a moment to go.
 const TRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// Takes a node's share of the lock, or refuses.
+pub(super) async fn share(link: &mut Link) -> Result<(), StoreError> {
+    for attempt in 0..TRIES {
+        if attempt > 0 {
+            tokio::time::sleep(PAUSE).await;
+        }
+        let asked = sqlx::query_scalar("select pg_try_advisory_lock_shared($1)").bind(link.writer_key);
+        if within(SHORTLY, asked.fetch_one(&mut link.connection)).await? {
+            return Ok(());
+        }
+    }
+    Err(StoreError::Failed(
+        "another process has this store for itself: a command of sessiond's is at work on it".to_owned(),
+    ))
+}
 
 /// Takes the lock, ends whoever of one's own connections before has it and does nothing, or refuses.
 pub(super) async fn take(link: &mut Link, before: Option<i32>) -> Result<(), StoreError> {
@@ -35,7 +51,7 @@ pub(super) async fn take(link: &mut Link, before: Option<i32>) -> Result<(), Sto
         }
         (_, None) => StoreError::Failed("the lock of the store's writer was not to be had".to_owned()),
         (None, Some(_)) => StoreError::Failed(
-            "another process has this store open for writing; one process may at a time".to_owned(),
+            "another process has this store open for writing, and this wants it for itself: stop the others first".to_owned(),
         ),
     })
 }
