@@ -2,12 +2,15 @@
 
 mod base;
 mod batches;
+mod bystanders;
 mod conformance;
 mod damage;
 mod disk;
 mod erasing;
+mod failover;
 mod following;
 mod history;
+mod lost_commits;
 mod nodes;
 mod on_postgres;
 pub mod plans;
