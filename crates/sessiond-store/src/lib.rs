@@ -25,6 +25,7 @@ mod values;
 pub use error::StoreError;
 pub use open::{
     backup, backup_journals, look, open, open_journals, open_node, open_to_look, rebuild, restore,
+    without_standby,
 };
 pub use row::{
     AccessToken, Addressed, AnyStream, Application, At, Batch, ClientSecret, Commit, Confirmation, Delivery,

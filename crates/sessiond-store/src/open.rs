@@ -34,6 +34,17 @@ pub async fn look(url: &str) -> Result<Contents, StoreError> {
     }
 }
 
+/// Why what is answered of the store behind a URL may be on one machine alone, as a sentence; none where a second one has it
+/// by then.
+pub async fn without_standby(url: &str) -> Result<Option<String>, StoreError> {
+    match implementation(url)? {
+        Implementation::Sqlite => Ok(Some(
+            "a file has no standby, because it is one machine's: a PostgreSQL server can have one".to_owned(),
+        )),
+        Implementation::Postgres => postgres::without_standby(url).await,
+    }
+}
+
 /// Opens a store, making it, or bringing it to this release's form, as needed. One that a newer release wrote is refused, and
 /// so is one that cannot keep what a [`Writer`](crate::Writer) promises.
 pub async fn open(url: &str) -> Result<Open, StoreError> {

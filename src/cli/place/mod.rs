@@ -106,6 +106,16 @@ impl Place {
         }
     }
 
+    /// Checks that whatever is answered is on a second machine by then.
+    pub async fn must_have_standby(&self) -> anyhow::Result<()> {
+        let lacking =
+            sessiond_store::without_standby(self.url()).await.context("cannot open the database")?;
+        match lacking {
+            None => Ok(()),
+            Some(why) => bail!("--require-synchronous is set, and {why}"),
+        }
+    }
+
     /// Looks at what is there before anything is opened for writing. What is left of another installation, or a key that is
     /// missing where none is made, is refused.
     pub async fn look(&self) -> anyhow::Result<Contents> {

@@ -5,6 +5,7 @@ mod on_postgres;
 mod recovery;
 mod restore;
 mod secret_key;
+mod synchronous;
 mod upgrade;
 
 use std::fs;

@@ -100,9 +100,21 @@ impl Pair {
         format!("postgres://tests@127.0.0.1:{}/tests?sslmode=disable", self.standby)
     }
 
+    /// Runs one statement as somebody who may do everything at the primary.
+    pub async fn administer(&self, sql: &str) {
+        let mut primary = self.connect(self.primary).await;
+        sqlx::query(AssertSqlSafe(sql)).execute(&mut primary).await.unwrap();
+        primary.close().await.unwrap();
+    }
+
     /// Kills the primary as `kill -9` does.
     pub fn kill_primary(&self) {
         kill_process(self.process_of("primary"), Signal::KILL).unwrap();
+    }
+
+    /// Kills the standby likewise.
+    pub fn kill_standby(&self) {
+        kill_process(self.process_of("standby"), Signal::KILL).unwrap();
     }
 
     fn process_of(&self, server: &str) -> Pid {

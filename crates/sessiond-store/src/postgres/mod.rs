@@ -24,6 +24,7 @@ mod secrets;
 mod servers;
 mod session;
 mod sessions;
+mod standbys;
 mod start;
 mod store;
 mod streams;
@@ -48,6 +49,7 @@ use writer::{Company, PgWriter};
 pub(crate) use error::meaning;
 pub(crate) use look::look;
 pub(crate) use rebuild::rebuild;
+pub(crate) use standbys::without_standby;
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/postgres");
 
