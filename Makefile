@@ -98,7 +98,7 @@ define debian
     echo "Installing as root$${as:+, by sudo}: $(2) (Debian), for $(3)"; \
     $(if $(4),echo "  $(strip $(4))";) \
     $$as apt-get update -qq; \
-    $(if $(5),$$as mkdir -p $(dir $(5)); made=; [ -e $(5) ] || { made=yes; echo '$(6)' | $$as tee $(5) >/dev/null; };) \
+    $(if $(5),$$as mkdir -p $(dir $(5)); made=; [ -e $(5) ] || { made=yes; printf '%b\n' '$(6)' | $$as tee $(5) >/dev/null; };) \
     $$as env DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends $(2) >/dev/null || { \
         $(if $(5),[ -z "$$made" ] || $$as rm -f $(5);) exit 1; }; }
 endef
@@ -130,8 +130,13 @@ NO_CLUSTER := /etc/postgresql-common/createcluster.conf
 NO_CLUSTER_MADE := The tests run PostgreSQL themselves, as the user postgres where they run as root, on a free port of 127.0.0.1 and \
     in a directory of their own. No cluster of the system is made or started: $(NO_CLUSTER) says so, unless it was there before. \
     pg_createcluster makes one if you want it.
+# Debian starts a pooler that it installs, and at each boot, unless its unit wants a file that is not there.
+NO_POOLER := /etc/systemd/system/pgbouncer.service.d/not_to_be_run.conf
+NO_POOLER_MADE := The tests run PgBouncer themselves, on a free port of 127.0.0.1. The system's service is not started, now or at \
+    boot: $(NO_POOLER) says so. Remove that file if you want the service.
 postgres:
 	$(call debian,{ ls /usr/lib/postgresql/1[5-9]/bin/initdb || command -v initdb; },postgresql-15,the tests of the store in PostgreSQL,$(NO_CLUSTER_MADE),$(NO_CLUSTER),create_main_cluster = false)
+	$(call debian,test -x /usr/sbin/pgbouncer,pgbouncer,the tests of a pooler before PostgreSQL,$(NO_POOLER_MADE),$(NO_POOLER),[Unit]\nConditionPathExists=/etc/pgbouncer/to_be_run)
 
 python:
 	$(call debian,python3 -c 'import ensurepip',python3-venv,the Python clients)

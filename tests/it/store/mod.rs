@@ -14,5 +14,6 @@ mod lost_commits;
 mod nodes;
 mod on_postgres;
 pub mod plans;
+mod pooler;
 mod retention;
 mod suite;

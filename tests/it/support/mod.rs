@@ -4,6 +4,7 @@
 pub mod daemon;
 mod feed;
 pub mod inside;
+pub mod pooler;
 pub mod postgres;
 pub mod proxy;
 pub mod standby;

@@ -16,6 +16,7 @@ mod look;
 mod nodes;
 mod outbox;
 mod people;
+mod pooler;
 mod rebuild;
 mod retention;
 mod rows;
