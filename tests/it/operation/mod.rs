@@ -1,6 +1,7 @@
 //! Running an installation: backups, restores, lost secrets, and another secret key.
 
 mod backup;
+mod migrate_store;
 mod on_postgres;
 mod recovery;
 mod restore;

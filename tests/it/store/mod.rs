@@ -4,6 +4,7 @@ mod base;
 mod batches;
 mod bystanders;
 mod conformance;
+mod copying;
 mod damage;
 mod disk;
 mod erasing;

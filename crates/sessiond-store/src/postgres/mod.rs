@@ -3,6 +3,7 @@
 
 mod alone;
 mod beside;
+mod copy;
 mod directory;
 mod error;
 mod head;
@@ -47,6 +48,7 @@ use servers::Servers;
 use store::PgStore;
 use writer::{Company, PgWriter};
 
+pub(crate) use copy::{release, source, target};
 pub(crate) use error::meaning;
 pub(crate) use look::look;
 pub(crate) use rebuild::rebuild;
