@@ -28,16 +28,17 @@ test: compiler strace curl terminals postgres clients ## Run all tests and say h
 # The tests of what clients see and of the committer, once more with a service that keeps its sessions in PostgreSQL: those that
 # are quick with `make test`, and all of them with `make proof`, which takes half an hour. Those that are about SQLite's files
 # say that they are left out.
+# What they repeat they repeat ten times as often with PROOF=1.
 ON_POSTGRES := agents:: feeds:: orders:: store::suite:: store::batches:: store::history:: store::following::
 SLOW_ON_POSTGRES := directory:: mcp:: media:: workloads:: terminals:: webhooks:: idempotency:: races:: kills:: authority:: \
-    traces:: people:: organizations:: store::retention::
+    traces:: people:: organizations:: store::retention:: store::lost_commits:: store::failover:: store::bystanders::
 .PHONY: test-postgres
 test-postgres: compiler terminals postgres clients
 	TEST_STORE=postgres python3 tests/timed.py cargo test --locked --test it -- $(ON_POSTGRES)
 
 .PHONY: proof
 proof: compiler strace curl terminals postgres clients ## Run on PostgreSQL what is too slow for every day (ARGS="-- revoke" runs those whose name contains it)
-	TEST_STORE=postgres python3 tests/timed.py cargo test --locked --test it $(if $(strip $(ARGS)),$(ARGS),-- $(ON_POSTGRES) $(SLOW_ON_POSTGRES))
+	TEST_STORE=postgres PROOF=1 python3 tests/timed.py cargo test --locked --test it $(if $(strip $(ARGS)),$(ARGS),-- $(ON_POSTGRES) $(SLOW_ON_POSTGRES))
 
 .PHONY: check
 check: compiler components $(CARGO_DENY) $(NPM) ## Check format, lints, dependencies and openapi.yaml
@@ -97,7 +98,7 @@ define debian
     echo "Installing as root$${as:+, by sudo}: $(2) (Debian), for $(3)"; \
     $(if $(4),echo "  $(strip $(4))";) \
     $$as apt-get update -qq; \
-    $(if $(5),$$as mkdir -p $(dir $(5)); made=; [ -e $(5) ] || { made=yes; echo '$(6)' | $$as tee $(5) >/dev/null; };) \
+    $(if $(5),$$as mkdir -p $(dir $(5)); made=; [ -e $(5) ] || { made=yes; printf '%b\n' '$(6)' | $$as tee $(5) >/dev/null; };) \
     $$as env DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends $(2) >/dev/null || { \
         $(if $(5),[ -z "$$made" ] || $$as rm -f $(5);) exit 1; }; }
 endef
@@ -129,8 +130,13 @@ NO_CLUSTER := /etc/postgresql-common/createcluster.conf
 NO_CLUSTER_MADE := The tests run PostgreSQL themselves, as the user postgres where they run as root, on a free port of 127.0.0.1 and \
     in a directory of their own. No cluster of the system is made or started: $(NO_CLUSTER) says so, unless it was there before. \
     pg_createcluster makes one if you want it.
+# Debian starts a pooler that it installs, and at each boot, unless its unit wants a file that is not there.
+NO_POOLER := /etc/systemd/system/pgbouncer.service.d/not_to_be_run.conf
+NO_POOLER_MADE := The tests run PgBouncer themselves, on a free port of 127.0.0.1. The system's service is not started, now or at \
+    boot: $(NO_POOLER) says so. Remove that file if you want the service.
 postgres:
 	$(call debian,{ ls /usr/lib/postgresql/1[5-9]/bin/initdb || command -v initdb; },postgresql-15,the tests of the store in PostgreSQL,$(NO_CLUSTER_MADE),$(NO_CLUSTER),create_main_cluster = false)
+	$(call debian,test -x /usr/sbin/pgbouncer,pgbouncer,the tests of a pooler before PostgreSQL,$(NO_POOLER_MADE),$(NO_POOLER),[Unit]\nConditionPathExists=/etc/pgbouncer/to_be_run)
 
 python:
 	$(call debian,python3 -c 'import ensurepip',python3-venv,the Python clients)

@@ -22,7 +22,7 @@ pub async fn run(directory: &Path, installation: &Installation, with_key: bool) 
     let place = installation.place()?;
     let files = place.files()?;
     files.must_exist()?;
-    let looked = sessiond_store::look(files.url()).await.context("cannot open the database")?;
+    let looked = place.contents().await?;
     ensure!(looked.events, "nothing is recorded in {place}: there is nothing to back up");
     let _lock = prepare(directory)?;
     let unfinished = directory.join(UNFINISHED);

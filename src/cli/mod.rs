@@ -7,6 +7,7 @@ pub mod fill;
 pub mod house;
 mod key_file;
 mod listener;
+mod migrate_store;
 mod note;
 mod organizations;
 mod place;
@@ -76,6 +77,9 @@ enum Command {
     },
     /// Replace the secret key with another; the service must not be running
     RotateKey(Installation),
+    /// Copy the installation from a file to a PostgreSQL server, or back, and prove the copy; the service must not be running
+    #[command(after_help = MIGRATE_STORE_EXAMPLE)]
+    MigrateStore(migrate_store::Options),
     /// Organizations
     #[command(subcommand)]
     Organizations(Organizations),
@@ -91,6 +95,9 @@ const SERVE_EXAMPLES: &str = "Examples:
   sessiond serve --listen 127.0.0.1:9000 --database sqlite:/var/lib/sessiond/sessions.db
   sessiond serve --database 'postgres://sessiond@db.example.com/sessiond?sslmode=verify-full' --secret-key-file /etc/sessiond/key
   sessiond serve --idle-after 1m --stale-after 5m --public-url https://sessions.example.com";
+
+const MIGRATE_STORE_EXAMPLE: &str = "Example:
+  sessiond migrate-store --from sqlite:sessiond.db --to 'postgres://sessiond@db.example.com/sessiond?sslmode=verify-full'";
 
 #[derive(Debug, clap::Args)]
 struct Shown {
@@ -219,6 +226,7 @@ pub fn run() -> ExitCode {
                 restore::run(&directory, &installation, &options).await
             }
             Command::RotateKey(installation) => rotate::run(&installation).await,
+            Command::MigrateStore(options) => migrate_store::run(&options).await,
             Command::Organizations(organizations) => organizations.run().await,
             Command::Openapi => print::document(&http::openapi_yaml()),
         }

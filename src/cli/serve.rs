@@ -68,6 +68,9 @@ pub async fn start_with(
     let tls = Tls::new(&config, clock.wall())?.map(Arc::new);
     let place = Place::of(&config)?;
     config.database = place.url().to_owned();
+    if config.require_synchronous {
+        place.must_have_standby().await?;
+    }
     let lock = place.lock()?;
     let socket = listen(config.listen).await?;
     let address = socket.local_addr()?;

@@ -47,6 +47,10 @@ pub struct Config {
     )]
     pub database: String,
 
+    /// Start only where whatever is answered is on a second machine by then: on a PostgreSQL server with a synchronous standby
+    #[arg(long, env = "SESSIOND_REQUIRE_SYNCHRONOUS")]
+    pub require_synchronous: bool,
+
     /// File with the TLS certificate and those that lead to its authority, PEM; read again on SIGHUP
     #[arg(long, env = "SESSIOND_TLS_CERTIFICATE", value_name = "FILE")]
     pub tls_certificate: Option<PathBuf>,

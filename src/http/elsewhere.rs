@@ -15,7 +15,7 @@ use super::problem::Problem;
 use crate::auth::ClientAddress;
 use crate::error::Error;
 use crate::gate::{Pass, Side};
-use crate::nodes::{HandedOn, Peer, Whereabouts, relayed, upgraded};
+use crate::nodes::{HandedOn, Owner, Peer, relayed, upgraded};
 
 /// The answer of the node that a session lives on, if that is another than this one. A request that was handed on is answered
 /// here, whatever becomes of it. It has no body.
@@ -43,9 +43,9 @@ async fn other(app: &App, node: Option<i64>, parts: &Parts) -> Result<Option<Pee
     if parts.extensions.get::<HandedOn>().is_some() {
         return Ok(None);
     }
-    match app.peers.whereabouts(node).await.map_err(Error::from)? {
-        Whereabouts::There(peer) => Ok(Some(peer)),
-        Whereabouts::Here | Whereabouts::Gone => Ok(None),
+    match app.peers.owner_of(node).await.map_err(Error::from)? {
+        Owner::There(peer) => Ok(Some(peer)),
+        Owner::Here | Owner::Gone => Ok(None),
     }
 }
 

@@ -16,7 +16,7 @@ use super::{Gateway, RequestContext};
 use crate::auth::ClientAddress;
 use crate::error::Error;
 use crate::gate::Pass;
-use crate::nodes::{HandedOn, Hold, Peer, Whereabouts, relayed};
+use crate::nodes::{HandedOn, Hold, Owner, Peer, relayed};
 
 impl Gateway {
     /// The other node that something lives on, if it does and that node lets people in. A request that was handed on is
@@ -25,9 +25,9 @@ impl Gateway {
         if parts.extensions.get::<HandedOn>().is_some() {
             return Ok(None);
         }
-        match self.peers.whereabouts(node).await? {
-            Whereabouts::There(peer) => Ok(Some(peer)),
-            Whereabouts::Here | Whereabouts::Gone => Ok(None),
+        match self.peers.owner_of(node).await? {
+            Owner::There(peer) => Ok(Some(peer)),
+            Owner::Here | Owner::Gone => Ok(None),
         }
     }
 

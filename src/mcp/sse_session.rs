@@ -22,7 +22,7 @@ use super::upstream_sessions::{UpstreamState, to_json};
 use super::{Gateway, RequestContext};
 use crate::error::Error;
 use crate::gate::Pass;
-use crate::nodes::Whereabouts;
+use crate::nodes::Owner;
 
 /// How many open sessions of one principal are searched for one without a connection.
 const MOST_OPEN: usize = 64;
@@ -53,9 +53,9 @@ impl Gateway {
             }
             let upstream_session = self.upstream_sessions.of(&self.sessions.gateway, &session).await;
             let Some(state) = upstream_session.ok().map(|upstream| upstream.state()) else { continue };
-            let elsewhere = self.peers.whereabouts(state.sse_node).await;
+            let elsewhere = self.peers.owner_of(state.sse_node).await;
             let elsewhere = elsewhere.map_err(|error| refused(error.into(), context))?;
-            if state.is_sse && !matches!(elsewhere, Whereabouts::There(_)) {
+            if state.is_sse && !matches!(elsewhere, Owner::There(_)) {
                 without.push(session);
             }
         }

@@ -14,5 +14,5 @@ pub use barrier::Barrier;
 pub use catch_up::CatchUp;
 pub use claims::{Claims, Hold};
 pub use follower::Follower;
-pub use peers::{HandedOn, Peer, Peers, Unreachable, Whereabouts};
+pub use peers::{HandedOn, Owner, Peer, Peers, Unreachable};
 pub use relay::{relayed, upgraded};

@@ -51,7 +51,7 @@ pub struct HandedOn;
 
 /// Where something lives that lives on one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Whereabouts {
+pub enum Owner {
     /// Here, or wherever it is asked for.
     Here,
     /// On another node.
@@ -141,13 +141,13 @@ impl Peers {
     }
 
     /// Where something is that lives on a node; what lives on none is wherever it is asked for.
-    pub async fn whereabouts(&self, node: Option<i64>) -> Result<Whereabouts, StoreError> {
+    pub async fn owner_of(&self, node: Option<i64>) -> Result<Owner, StoreError> {
         let Some(number) = node.filter(|node| self.own().is_some_and(|own| own != *node)) else {
-            return Ok(Whereabouts::Here);
+            return Ok(Owner::Here);
         };
         let nodes = self.nodes().await?;
         let there = nodes.iter().find(|one| one.number == number && one.leased);
-        Ok(there.map_or(Whereabouts::Gone, |one| Whereabouts::There(Peer { number, url: one.url.clone() })))
+        Ok(there.map_or(Owner::Gone, |one| Owner::There(Peer { number, url: one.url.clone() })))
     }
 
     /// The client's address, if a request was handed on to this node by another; then this node does not hand it on.

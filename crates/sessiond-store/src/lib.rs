@@ -8,6 +8,7 @@ mod answers;
 pub mod block;
 pub mod called;
 pub mod check;
+mod copy;
 mod doomed;
 mod driver;
 mod erased;
@@ -22,9 +23,11 @@ pub mod sqlite;
 mod tables;
 mod values;
 
+pub use copy::Copied;
 pub use error::StoreError;
 pub use open::{
-    backup, backup_journals, look, open, open_journals, open_to_look, open_to_serve, rebuild, restore,
+    CopyStep, Whereabouts, backup, backup_journals, copy, look, open, open_journals, open_to_look,
+    open_to_serve, rebuild, restore, without_standby,
 };
 pub use row::{
     AccessToken, Addressed, AnyStream, Application, At, Batch, ClientSecret, Commit, Confirmation, Delivery,

@@ -26,3 +26,17 @@ where
         error => StoreError::Failed(error.to_string()),
     })
 }
+
+/// Says that a database has the form of another release than this one, by the steps that were applied to it; none if it has
+/// the form of this one.
+pub(crate) fn of_another_release(migrations: &Migrator, there: &[i64]) -> Option<String> {
+    let own: Vec<_> = migrations.iter().map(|migration| migration.version).collect();
+    let last = |versions: &[i64]| versions.last().copied().unwrap_or(0);
+    (own != there).then(|| {
+        format!(
+            "the database has migrations up to {}, and this sessiond goes by those up to {}: another release wrote it",
+            last(there),
+            last(&own)
+        )
+    })
+}

@@ -5,6 +5,7 @@ use std::path::Path;
 use sessiond_core::ids::SessionNumber;
 
 use crate::check::{Fault, Progress, Report};
+use crate::copy::{Copied, Source, Target, tables};
 use crate::seam::{BackedUp, Contents, Open, OpenJournals, Store};
 use crate::{StoreError, postgres, sqlite};
 
@@ -31,6 +32,17 @@ pub async fn look(url: &str) -> Result<Contents, StoreError> {
     match implementation(url)? {
         Implementation::Sqlite => sqlite::look(url).await,
         Implementation::Postgres => postgres::look(url).await,
+    }
+}
+
+/// Why what is answered of the store behind a URL may be on one machine alone, as a sentence; none where a second one has it
+/// by then.
+pub async fn without_standby(url: &str) -> Result<Option<String>, StoreError> {
+    match implementation(url)? {
+        Implementation::Sqlite => Ok(Some(
+            "a file has no standby, because it is one machine's: a PostgreSQL server can have one".to_owned(),
+        )),
+        Implementation::Postgres => postgres::without_standby(url).await,
     }
 }
 
@@ -107,6 +119,69 @@ pub async fn restore(from: &Path, url: &str) -> Result<(), StoreError> {
     match implementation(url)? {
         Implementation::Sqlite => sqlite::restore(from, url).await,
         Implementation::Postgres => Err(copied_otherwise()),
+    }
+}
+
+/// Where a store is, and where its journals are: URLs.
+#[derive(Debug, Clone, Copy)]
+pub struct Whereabouts<'url> {
+    pub store: &'url str,
+    pub journals: &'url str,
+}
+
+/// What copying has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CopyStep {
+    /// Rows are copied.
+    Copying,
+    /// Rows are made again, from the events of the copy.
+    Rebuilding,
+    /// The copy is compared with itself, event by event.
+    Verifying,
+}
+
+/// Copies a store with its journals into another one, of whichever kind either is: the log and all that stands beside it. The
+/// rows are made again from the copy of the log, and all of it is checked and compared with what it was made from before it can
+/// be opened. Nobody may work on either meanwhile. The target has to be empty, or to hold what an earlier copy has left that
+/// came to no end, which is overwritten.
+pub async fn copy(
+    from: Whereabouts<'_>,
+    to: Whereabouts<'_>,
+    progress: &mut (dyn FnMut(CopyStep, u64, u64) + Send),
+) -> Result<Copied, Fault> {
+    let contents = look(from.store).await?;
+    if contents.unfinished || !contents.events {
+        let what = if contents.unfinished { "a copy that is not finished" } else { "nothing" };
+        return Err(StoreError::Failed(format!("in the store to copy from there is {what}")).into());
+    }
+    let mut source = source(from).await?;
+    let mut target = target(to).await?;
+    let mut copying = |done, total| progress(CopyStep::Copying, done, total);
+    let original = tables(source.as_mut(), target.as_mut(), &mut copying).await?;
+    target.finish().await?;
+    rebuild(to.store, &mut |done, total| progress(CopyStep::Rebuilding, done, total)).await?;
+    let store = open_to_look(to.store).await?;
+    let report = store.verify(&mut |done, total| progress(CopyStep::Verifying, done, total)).await;
+    store.close().await;
+    let copied = original.compare(self::source(to).await?.as_mut(), report?).await?;
+    match implementation(to.store)? {
+        Implementation::Sqlite => sqlite::release(to.store).await?,
+        Implementation::Postgres => postgres::release(to.store).await?,
+    }
+    Ok(copied)
+}
+
+async fn source(from: Whereabouts<'_>) -> Result<Box<dyn Source>, StoreError> {
+    match implementation(from.store)? {
+        Implementation::Sqlite => sqlite::source(from.store, from.journals).await,
+        Implementation::Postgres => postgres::source(from.store).await,
+    }
+}
+
+async fn target(to: Whereabouts<'_>) -> Result<Box<dyn Target>, StoreError> {
+    match implementation(to.store)? {
+        Implementation::Sqlite => sqlite::target(to.store, to.journals).await,
+        Implementation::Postgres => postgres::target(to.store).await,
     }
 }
 

@@ -20,6 +20,33 @@ pub(crate) const ROWS: [&str; 9] = [
     "let_go_resource",
 ];
 
+/// The tables of the log.
+pub(crate) const LOG: [&str; 3] = ["event", "gone", "cut"];
+
+/// The tables of what stands beside the log: they are copied as they are, in this order. Housekeeping's marks are another
+/// matter.
+pub(crate) const BESIDE: [&str; 16] = [
+    "principal",
+    "principal_word",
+    "client_secret",
+    "access_token",
+    "session_token",
+    "api_key_secret",
+    "mcp_session",
+    "upstream_secret",
+    "machine_secret",
+    "confirmation",
+    "webhook_secret",
+    "webhook_progress",
+    "webhook_delivery",
+    "idempotency",
+    "folding",
+    "key_check",
+];
+
+/// The tables of journals, which may be a store of their own.
+pub(crate) const JOURNALS: [&str; 2] = ["block", "tail"];
+
 /// Every table that knows of a session by its number, with the column that has it. `tests/it/retention` walks the schema for
 /// others.
 pub const OF_SESSIONS: [(&str, &str); 7] = [

@@ -26,6 +26,7 @@ pub(crate) trait Stored {
     fn integer(&self, column: &str) -> Result<i64, sqlx::Error>;
     fn optional_integer(&self, column: &str) -> Result<Option<i64>, sqlx::Error>;
     fn flag(&self, column: &str) -> Result<bool, sqlx::Error>;
+    fn optional_flag(&self, column: &str) -> Result<Option<bool>, sqlx::Error>;
     fn text(&self, column: &str) -> Result<&str, sqlx::Error>;
     fn optional_text(&self, column: &str) -> Result<Option<&str>, sqlx::Error>;
     fn bytes(&self, column: &str) -> Result<&[u8], sqlx::Error>;
@@ -61,6 +62,10 @@ where
     }
 
     fn flag(&self, column: &str) -> Result<bool, sqlx::Error> {
+        self.try_get(column)
+    }
+
+    fn optional_flag(&self, column: &str) -> Result<Option<bool>, sqlx::Error> {
         self.try_get(column)
     }
 

@@ -97,12 +97,28 @@ impl Place {
     /// Checks that there is an installation, because a command that only looks must not make one.
     pub async fn must_exist(&self) -> anyhow::Result<()> {
         match self {
-            Self::Files(files) => files.must_exist(),
+            Self::Files(files) => {
+                files.must_exist()?;
+                // A file that cannot be looked at is for the command to say something about.
+                sessiond_store::look(files.url())
+                    .await
+                    .map_or(Ok(()), |contents| self.must_be_whole(&contents))
+            }
             Self::Server(_) => {
                 let contents = self.contents().await?;
                 ensure!(contents.exists, "sessiond has nothing in {self}: name another with --database URL");
                 Ok(())
             }
+        }
+    }
+
+    /// Checks that whatever is answered is on a second machine by then.
+    pub async fn must_have_standby(&self) -> anyhow::Result<()> {
+        let lacking =
+            sessiond_store::without_standby(self.url()).await.context("cannot open the database")?;
+        match lacking {
+            None => Ok(()),
+            Some(why) => bail!("--require-synchronous is set, and {why}"),
         }
     }
 
@@ -122,8 +138,20 @@ impl Place {
         }
     }
 
-    async fn contents(&self) -> anyhow::Result<Contents> {
-        sessiond_store::look(self.url()).await.context("cannot open the database")
+    /// Looks at what is there, which may be of use or nothing at all.
+    pub async fn contents(&self) -> anyhow::Result<Contents> {
+        let contents = sessiond_store::look(self.url()).await.context("cannot open the database")?;
+        self.must_be_whole(&contents)?;
+        Ok(contents)
+    }
+
+    fn must_be_whole(&self, contents: &Contents) -> anyhow::Result<()> {
+        ensure!(
+            !contents.unfinished,
+            "what is in {self} is a copy that was never finished: run sessiond migrate-store again, which overwrites it, or \
+             remove it"
+        );
+        Ok(())
     }
 
     /// The files, for a command that copies them, or puts copies there. PostgreSQL has means of its own for both.

@@ -1,10 +1,12 @@
 //! Running an installation: backups, restores, lost secrets, and another secret key.
 
 mod backup;
+mod migrate_store;
 mod on_postgres;
 mod recovery;
 mod restore;
 mod secret_key;
+mod synchronous;
 mod upgrade;
 
 use std::fs;

@@ -13,7 +13,7 @@ use crate::support::store::make_key;
 use crate::support::{CLIENT_ID, CLIENT_SECRET, Daemon};
 
 /// The command that serves on a database, in a directory where nothing is to be made.
-fn serve(directory: &Path, url: &str, key: Option<&Path>) -> Command {
+pub fn serve(directory: &Path, url: &str, key: Option<&Path>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sessiond"));
     command
         .args(["serve", "--listen", "127.0.0.1:0", "--rate-limit", "0", "--database", url])
@@ -26,7 +26,7 @@ fn serve(directory: &Path, url: &str, key: Option<&Path>) -> Command {
     command
 }
 
-fn said(output: &Output) -> String {
+pub fn said(output: &Output) -> String {
     assert!(!output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     String::from_utf8_lossy(&output.stderr).into_owned()
 }

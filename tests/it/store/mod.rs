@@ -2,14 +2,19 @@
 
 mod base;
 mod batches;
+mod bystanders;
 mod conformance;
+mod copying;
 mod damage;
 mod disk;
 mod erasing;
+mod failover;
 mod following;
 mod history;
+mod lost_commits;
 mod nodes;
 mod on_postgres;
 pub mod plans;
+mod pooler;
 mod retention;
 mod suite;

@@ -4,7 +4,10 @@
 pub mod daemon;
 mod feed;
 pub mod inside;
+pub mod pooler;
 pub mod postgres;
+pub mod proxy;
+pub mod standby;
 pub mod store;
 pub mod tree;
 
@@ -27,6 +30,11 @@ pub use inside::Inside;
 
 pub const CLIENT_ID: &str = "operator";
 pub const CLIENT_SECRET: &str = "a secret of thirty-two characters or more";
+
+/// How often a test does what it does: so often with `make test`, and so often with `make proof`.
+pub fn rounds(quick: usize, thorough: usize) -> usize {
+    if std::env::var_os("PROOF").is_some_and(|proof| proof == "1") { thorough } else { quick }
+}
 
 /// The service in this process, on a port and in a directory of its own.
 pub struct Server {

@@ -136,7 +136,7 @@ impl Server {
 }
 
 /// Where PostgreSQL's programs are: the newest that Debian has put there, else where a shell finds them.
-fn binaries() -> PathBuf {
+pub fn binaries() -> PathBuf {
     let debian = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut found: Vec<(u32, PathBuf)> = debian
         .filter_map(|one| Some((one.file_name().to_str()?.parse().ok()?, one.path().join("bin"))))
@@ -153,7 +153,7 @@ fn binaries() -> PathBuf {
 }
 
 /// The numbers of the user and of its group who may run it.
-fn user() -> (u32, u32) {
+pub fn user() -> (u32, u32) {
     let all = std::fs::read_to_string("/etc/passwd").unwrap();
     let line = all.lines().find_map(|line| line.strip_prefix(&format!("{USER}:")));
     let mut numbers =

@@ -3,6 +3,7 @@
 use sqlx::Row;
 
 use super::link::{Link, SHORTLY, within};
+use super::standbys::Standbys;
 use crate::StoreError;
 use crate::seam::Check;
 
@@ -41,6 +42,7 @@ pub(super) async fn checks(link: &mut Link) -> Result<Vec<Check>, StoreError> {
         (false, false) => "primary",
     };
     let reading = (role != "primary").then(|| format!("the server is {role}: nothing can be written"));
+    let standbys = Standbys::ask(&mut link.connection).await?.check();
     Ok(vec![
         Check { name: "postgresql", value: format!("{version} ok"), fault: old },
         Check { name: "synchronous_commit", value: synchronous, fault: lost },
@@ -48,5 +50,6 @@ pub(super) async fn checks(link: &mut Link) -> Result<Vec<Check>, StoreError> {
         Check { name: "full_page_writes", value: whole, fault: torn },
         Check { name: "encoding", value: encoding, fault: other },
         Check { name: "role", value: role.to_owned(), fault: reading },
+        standbys,
     ])
 }

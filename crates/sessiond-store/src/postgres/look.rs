@@ -3,6 +3,7 @@
 use super::close;
 use super::servers::Servers;
 use crate::StoreError;
+use crate::copy::COPYING;
 use crate::seam::Contents;
 use crate::values::bytes32;
 
@@ -12,12 +13,17 @@ pub(crate) async fn look(url: &str) -> Result<Contents, StoreError> {
         Err(unusable) if unusable.absent => return Ok(Contents::default()),
         found => found?,
     };
-    let sql = "select to_regclass('event') is not null, to_regclass('key_check') is not null";
-    let (event, key_check): (bool, bool) = sqlx::query_as(sql).fetch_one(&mut connection).await?;
+    let sql = "select to_regclass('event') is not null, to_regclass('mark') is not null, \
+               to_regclass('key_check') is not null";
+    let (event, mark, key_check): (bool, bool, bool) = sqlx::query_as(sql).fetch_one(&mut connection).await?;
     let mut contents = Contents { exists: event, ..Contents::default() };
     if event {
         let sql = "select max(position) is not null from event";
         contents.events = sqlx::query_scalar(sql).fetch_one(&mut connection).await?;
+    }
+    if mark {
+        let sql = "select exists (select from mark where name = $1)";
+        contents.unfinished = sqlx::query_scalar(sql).bind(COPYING).fetch_one(&mut connection).await?;
     }
     if key_check {
         let row = sqlx::query("select digest from key_check").fetch_optional(&mut connection).await?;

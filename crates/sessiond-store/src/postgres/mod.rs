@@ -3,6 +3,7 @@
 
 mod beside;
 mod company;
+mod copy;
 mod directory;
 mod error;
 mod head;
@@ -16,6 +17,7 @@ mod look;
 mod nodes;
 mod outbox;
 mod people;
+mod pooler;
 mod rebuild;
 mod retention;
 mod rows;
@@ -24,6 +26,7 @@ mod secrets;
 mod servers;
 mod session;
 mod sessions;
+mod standbys;
 mod start;
 mod store;
 mod streams;
@@ -45,9 +48,11 @@ use servers::Servers;
 use store::PgStore;
 use writer::{Company, PgWriter};
 
+pub(crate) use copy::{release, source, target};
 pub(crate) use error::meaning;
 pub(crate) use look::look;
 pub(crate) use rebuild::rebuild;
+pub(crate) use standbys::without_standby;
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/postgres");
 

@@ -12,10 +12,7 @@ use super::{head, letting_go, migrated, rows};
 use crate::StoreError;
 use crate::check::{Fault, LogCheck, PAGE, Progress, Report};
 use crate::row::{Batch, LogHead};
-use crate::tables::{ROWS, next_chunk};
-
-/// The tables of the log itself: what is read from here on is found by their indexes.
-const LOG: [&str; 3] = ["event", "gone", "cut"];
+use crate::tables::{LOG, ROWS, next_chunk};
 
 /// Makes every row and every index again.
 pub(crate) async fn rebuild(url: &str, progress: Progress<'_>) -> Result<Report, Fault> {
@@ -44,6 +41,7 @@ async fn in_transaction(link: &mut Link, progress: Progress<'_>) -> Result<Repor
 }
 
 async fn rows_again(connection: &mut PgConnection, progress: Progress<'_>) -> Result<Report, Fault> {
+    // What is read from here on is found by the log's indexes.
     for table in LOG {
         let sql = format!("reindex table {table}");
         sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *connection).await?;

@@ -3,12 +3,14 @@
 
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgRow};
 use sqlx::{Connection, PgConnection};
 use tokio::time::timeout;
 
+use super::pooler;
 use crate::StoreError;
 use crate::values::Stored;
 
@@ -43,7 +45,13 @@ pub(super) enum Use {
 
 /// The servers of a URL.
 #[derive(Clone)]
-pub(super) struct Servers(Arc<[PgConnectOptions]>);
+pub(super) struct Servers(Arc<[Server]>);
+
+struct Server {
+    options: PgConnectOptions,
+    /// Whether it was found out that no pooler is before it.
+    direct: AtomicBool,
+}
 
 /// Why none of them can be used.
 pub(super) struct Unusable {
@@ -61,7 +69,8 @@ impl From<Unusable> for StoreError {
 impl Servers {
     /// Reads a URL, in which several servers are separated by commas, as PostgreSQL's own programs have it.
     pub(super) fn of(url: &str) -> Result<Self, StoreError> {
-        let each: Result<Vec<_>, StoreError> = one_url_each(url)?.iter().map(|one| options(one)).collect();
+        let server = |one: &String| Ok(Server { options: options(one)?, direct: AtomicBool::default() });
+        let each: Result<Vec<_>, StoreError> = one_url_each(url)?.iter().map(server).collect();
         Ok(Self(each?.into()))
     }
 
@@ -80,8 +89,9 @@ impl Servers {
 
     async fn first(&self, purpose: Use) -> Result<(PgConnectOptions, PgConnection), Unusable> {
         let mut unusable = Unusable { absent: false, words: String::new() };
-        for options in self.0.iter() {
-            let why = match connect(options, purpose).await {
+        for server in self.0.iter() {
+            let options = &server.options;
+            let why = match connect(server, purpose).await {
                 Ok(connection) => return Ok((options.clone(), connection)),
                 Err(why) => why,
             };
@@ -120,9 +130,15 @@ fn words(options: &PgConnectOptions, error: &sqlx::Error) -> String {
     }
 }
 
-async fn connect(options: &PgConnectOptions, purpose: Use) -> Result<PgConnection, sqlx::Error> {
+async fn connect(server: &Server, purpose: Use) -> Result<PgConnection, sqlx::Error> {
     let connected = timeout(CONNECTING, async {
-        let mut connection = PgConnection::connect_with(options).await?;
+        let mut connection = PgConnection::connect_with(&server.options).await?;
+        if !server.direct.load(Ordering::Relaxed) {
+            if pooler::shares(&mut connection, &server.options).await? {
+                return Err(sqlx::Error::Configuration(pooler::WORDS.into()));
+            }
+            server.direct.store(true, Ordering::Relaxed);
+        }
         prepare(&mut connection, purpose).await?;
         Ok(connection)
     });

@@ -68,6 +68,9 @@ pub struct Contents {
     pub exists: bool,
     /// Whether an event was ever recorded there.
     pub events: bool,
+    /// Whether another store is being copied to it ([`copy`](crate::copy)), or that was begun and came to no end: then nothing
+    /// of it is to be used.
+    pub unfinished: bool,
     /// What the secret key of the store is known by ([`SideWrite::KeyCheck`](crate::SideWrite::KeyCheck)).
     pub key_check: Option<[u8; 32]>,
 }

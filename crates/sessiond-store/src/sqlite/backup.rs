@@ -15,7 +15,7 @@ use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
 use super::{MIGRATIONS, journals, location, options};
 use crate::StoreError;
 use crate::check::{PAGE, Progress};
-use crate::migrate::migrate;
+use crate::migrate::{migrate, of_another_release};
 use crate::seam::BackedUp;
 use crate::tables::ROWS;
 
@@ -121,19 +121,14 @@ impl DatabaseCopy {
     /// That the other file has the form of this release: what an older one wrote is copied by the older one, and a start of
     /// this one brings it to the newer form.
     async fn same_form(&mut self) -> Result<(), StoreError> {
-        let own: Vec<_> = self.migrations.iter().map(|migration| migration.version).collect();
         let live = "select version from live._sqlx_migrations order by version";
         let live: Vec<i64> = sqlx::query_scalar(live).fetch_all(&mut self.connection).await?;
-        if live == own {
-            return Ok(());
+        match of_another_release(self.migrations, &live) {
+            None => Ok(()),
+            Some(what) => Err(StoreError::Failed(format!(
+                "{what}. Take the backup with that release, or start this one first, which brings the database to its form"
+            ))),
         }
-        let last = |migrations: &[i64]| migrations.last().copied().unwrap_or(0);
-        Err(StoreError::Failed(format!(
-            "the database has migrations up to {}, and this sessiond goes by those up to {}: another release wrote it. Take \
-             the backup with that release, or start this one first, which brings the database to its form",
-            last(&live),
-            last(&own)
-        )))
     }
 
     /// Copies rows of a table: all, or those that a condition names. Columns go by their names, because their order is that

@@ -9,6 +9,7 @@ use sqlx::{Connection, SqliteConnection};
 use super::files::beside;
 use super::{location, wal};
 use crate::StoreError;
+use crate::copy::COPYING;
 use crate::seam::Contents;
 use crate::values::bytes32;
 
@@ -41,6 +42,10 @@ pub(crate) async fn look(url: &str) -> Result<Contents, StoreError> {
     if has(&mut connection, "event").await? {
         contents.events =
             sqlx::query_scalar("select exists (select 1 from event)").fetch_one(&mut connection).await?;
+    }
+    if has(&mut connection, "mark").await? {
+        let sql = "select exists (select 1 from mark where name = ?)";
+        contents.unfinished = sqlx::query_scalar(sql).bind(COPYING).fetch_one(&mut connection).await?;
     }
     if has(&mut connection, "key_check").await? {
         let row = sqlx::query("select digest from key_check").fetch_optional(&mut connection).await?;

@@ -3,6 +3,7 @@
 
 mod backup;
 mod beside;
+mod copy;
 mod directory;
 mod error;
 mod files;
@@ -40,6 +41,7 @@ use writer::SqliteWriter;
 
 pub use crate::tables::OF_SESSIONS;
 pub(crate) use backup::{backup, backup_journals, restore};
+pub(crate) use copy::{release, source, target};
 pub(crate) use error::meaning;
 pub(crate) use look::look;
 pub(crate) use rebuild::rebuild;
