@@ -20,8 +20,13 @@ run: compiler ## Build the release binary and serve (ARGS="--help" shows the opt
 	cargo build --release --locked
 	exec target/release/sessiond serve $(ARGS)
 
+.PHONY: run-cluster
+run-cluster: compiler curl postgres balancer ## Serve with three nodes on a PostgreSQL in target/cluster, behind a balancer, and say what to try
+	cargo build --release --locked
+	exec cluster/run target/release/sessiond target/cluster
+
 .PHONY: test
-test: compiler strace curl terminals postgres clients ## Run all tests and say how long they took (ARGS="revoke" runs those whose name contains it)
+test: compiler strace curl terminals postgres balancer clients ## Run all tests and say how long they took (ARGS="revoke" runs those whose name contains it)
 	python3 tests/timed.py cargo test --locked --workspace $(ARGS)
 	$(if $(strip $(ARGS)),,+$(MAKE) --no-print-directory test-postgres)
 
@@ -103,7 +108,7 @@ define debian
         $(if $(5),[ -z "$$made" ] || $$as rm -f $(5);) exit 1; }; }
 endef
 
-.PHONY: compiler strace curl terminals postgres openssl python components clients
+.PHONY: compiler strace curl terminals balancer postgres openssl python components clients
 compiler:
 	$(call debian,command -v cc,gcc libc6-dev,compiling the bundled SQLite)
 
@@ -134,6 +139,9 @@ NO_CLUSTER_MADE := The tests run PostgreSQL themselves, as the user postgres whe
 NO_POOLER := /etc/systemd/system/pgbouncer.service.d/not_to_be_run.conf
 NO_POOLER_MADE := The tests run PgBouncer themselves, on a free port of 127.0.0.1. The system's service is not started, now or at \
     boot: $(NO_POOLER) says so. Remove that file if you want the service.
+balancer:
+	$(call debian,command -v haproxy,haproxy,the balancer before several nodes,Debian's own settings for it listen to nobody. Ours are in target/cluster)
+
 postgres:
 	$(call debian,{ ls /usr/lib/postgresql/1[5-9]/bin/initdb || command -v initdb; },postgresql-15,the tests of the store in PostgreSQL,$(NO_CLUSTER_MADE),$(NO_CLUSTER),create_main_cluster = false)
 	$(call debian,test -x /usr/sbin/pgbouncer,pgbouncer,the tests of a pooler before PostgreSQL,$(NO_POOLER_MADE),$(NO_POOLER),[Unit]\nConditionPathExists=/etc/pgbouncer/to_be_run)

@@ -30,6 +30,10 @@ pub const DELIVERIES_WAITING: &str = "sessiond_webhook_deliveries_waiting";
 pub const WEBHOOKS: &str = "sessiond_webhooks";
 pub const GOODBYES: &str = "sessiond_upstream_goodbyes_total";
 pub const GOODBYES_WAITING: &str = "sessiond_upstream_goodbyes_waiting";
+pub const NODES: &str = "sessiond_nodes";
+pub const LEASE: &str = "sessiond_node_lease_seconds";
+pub const BARRIER: &str = "sessiond_barrier_duration_seconds";
+pub const HANDED_ON: &str = "sessiond_handed_on_total";
 pub const HELD: &str = "sessiond_mcp_held_bytes";
 pub const GIVEN_UP: &str = "sessiond_mcp_given_up_total";
 pub const STORE_ERRORS: &str = "sessiond_store_errors_total";
@@ -48,6 +52,7 @@ const BUILD: &str = "sessiond_build_info";
 const APPEND_STEPS: &[f64] =
     &[0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0];
 const BATCH_STEPS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
+const BARRIER_STEPS: &[f64] = &[0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0];
 const DELAY_STEPS: &[f64] = &[0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0];
 const REQUEST_STEPS: &[f64] =
     &[0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
@@ -164,6 +169,26 @@ const METRICS: &[Metric] = &[
         GOODBYES_WAITING,
         Labels::None,
         "Sessions of which upstream MCP servers are still to be told something.",
+    ),
+    gauge(
+        NODES,
+        Labels::Own,
+        "Processes that serve this database, by whether they let people in (serves) or not (gone).",
+    ),
+    gauge(
+        LEASE,
+        Labels::Own,
+        "For how long this node may let people in unless it renews that; 0: it lets nobody in.",
+    ),
+    histogram(
+        BARRIER,
+        BARRIER_STEPS,
+        "How long whoever ended something waited until it was true on every other node.",
+    ),
+    counter(
+        HANDED_ON,
+        Labels::One("outcome", || vec!["answered", "unreachable"]),
+        "Requests that were handed on to the node on which lives what they are for.",
     ),
     gauge(HELD, Labels::None, "Bytes that the MCP gateway holds for calls and streams."),
     counter(

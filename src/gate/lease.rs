@@ -52,6 +52,12 @@ impl Lease {
         until == FOR_EVER || Instant::now().0 < until
     }
 
+    /// For how long it still runs; none where it does not end.
+    pub fn left(&self) -> Option<Duration> {
+        let until = Some(self.until.load(Ordering::SeqCst)).filter(|until| *until != FOR_EVER)?;
+        Some(Duration::from_millis(u64::try_from(until - Instant::now().0).unwrap_or(0)))
+    }
+
     /// Lets it run until a moment, if that is later than it does.
     pub fn extend(&self, until: Instant) {
         self.until.fetch_max(until.0, Ordering::SeqCst);

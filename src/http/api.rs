@@ -76,6 +76,7 @@ fn managed() -> OpenApiRouter<App> {
         .routes(routes!(directory::disable_principal))
         .routes(routes!(directory::enable_principal))
         .routes(routes!(directory::erase_principal))
+        .routes(routes!(directory::list_nodes))
         .routes(routes!(directory::list_organizations, directory::create_organization))
         .routes(routes!(directory::get_organization, directory::update_organization))
         .routes(routes!(directory::get_issuers, directory::set_issuers))

@@ -83,6 +83,7 @@ pub fn yaml(document: &OpenApi) -> String {
         (name = "terminals", description = "Shells on machines, in a WebSocket, recorded."),
         (name = "me", description = "A person's own sessions."),
         (name = "workloads", description = "WebUI and task sessions, as portals and clusters report and end them."),
+        (name = "nodes", description = "The processes that serve one database, for whoever runs the installation."),
         (name = "organizations", description = "Organizations, for whoever runs the installation."),
         (name = "issuers", description = "Whose JWT access tokens are taken beside our own."),
         (name = "retention", description = "How long what happened is kept."),

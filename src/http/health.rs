@@ -74,6 +74,7 @@ pub async fn ready(State(app): State<App>, RawQuery(query): RawQuery) -> (Status
     for (name, job) in app.job_status.jobs() {
         report.job(name, &job, now);
     }
+    report.nodes(&app).await;
     report.line(true, format_args!("open sessions: {}", app.sessions.maintenance.open_sessions()));
     if app.stopping.is_cancelled() {
         report.line(false, "stopping");
@@ -170,6 +171,34 @@ impl Report {
             }
             Ok(Err(error)) => self.line(false, format_args!("writer: {error}")),
             Err(_) => self.line(false, format_args!("writer: no answer within {} s", PATIENCE.as_secs())),
+        }
+    }
+
+    /// Looks at the nodes, where there may be several. Only this one's own lease decides whether it is ready.
+    async fn nodes(&mut self, app: &App) {
+        let Some((own, left)) = app.peers.own().zip(app.gate.lease().left()) else { return };
+        match left.as_secs_f64() {
+            left if left > 0.0 => {
+                self.line(true, format_args!("node {own}: this one; its lease runs for {left:.1} s more"))
+            }
+            _ => self.line(false, format_args!("node {own}: this one; without a lease, it lets nobody in")),
+        }
+        let how = if app.peers.told_at_once() { "told at once" } else { "looked for every 100 ms" };
+        self.line(true, format_args!("commits of other nodes: {how}"));
+        let nodes = match timeout(PATIENCE, app.peers.nodes()).await {
+            Ok(Ok(nodes)) => nodes,
+            Ok(Err(error)) => return self.line(true, format_args!("other nodes: not known: {error}")),
+            Err(_) => return self.line(true, "other nodes: not known: the database does not answer"),
+        };
+        let applied = app.catch_up.at().unwrap_or_default();
+        for node in nodes.iter().filter(|node| node.number != own) {
+            let behind = (applied - node.applied).max(0);
+            let state = if node.leased { "serves" } else { "gone, or it lets nobody in" };
+            let (number, version) = (node.number, &node.version);
+            self.line(
+                true,
+                format_args!("node {number}: {state}; release {version}; {behind} commits behind"),
+            );
         }
     }
 

@@ -51,6 +51,15 @@ async fn look(app: &App) {
         let at = job.last_success.map_or(0.0, |at| at.timestamp_millis() as f64 / 1_000.0);
         gauge!(meter::JOB_SUCCESS, "job" => name).set(at);
     }
+    if let Some(left) = app.gate.lease().left() {
+        gauge!(meter::LEASE).set(left.as_secs_f64());
+        if let Ok(nodes) = app.peers.nodes().await {
+            for (state, leased) in [("serves", true), ("gone", false)] {
+                let count = nodes.iter().filter(|node| node.leased == leased).count();
+                gauge!(meter::NODES, "state" => state).set(count as f64);
+            }
+        }
+    }
     let sizes = [maintenance.sizes().await, app.lines.sizes().await];
     for (what, bytes) in sizes.into_iter().flatten().flatten() {
         gauge!(meter::STORE_BYTES, "what" => what).set(bytes as f64);

@@ -1,10 +1,12 @@
 //! Waiting until a commit is true on every node.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sessiond_core::revocation::Acknowledged;
 use sessiond_store::{Nodes, Standing, StoreError};
+
+use crate::meter;
 
 /// How often the store is asked while somebody waits, where it does not tell by itself.
 const LOOK: Duration = Duration::from_millis(20);
@@ -27,6 +29,7 @@ impl Barrier {
     /// store's clock. That takes as long as it takes: who is told that something is over may rely on it. What the commit
     /// cut off here has landed already.
     pub async fn wait(&self, commit: i64) -> Acknowledged {
+        let begun = Instant::now();
         let asked = loop {
             match self.asked().await {
                 Ok(asked) => break asked,
@@ -40,6 +43,7 @@ impl Barrier {
                 Err(error) => self.pause(&error).await,
             }
         };
+        metrics::histogram!(meter::BARRIER).record(begun.elapsed());
         let Standing { acknowledged, expired, .. } = standing;
         Acknowledged { asked: acknowledged + expired + 1, acknowledged: acknowledged + 1, expired }
     }

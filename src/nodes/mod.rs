@@ -16,3 +16,4 @@ pub use claims::{Claims, Hold};
 pub use follower::Follower;
 pub use peers::{HandedOn, Owner, Peer, Peers, Unreachable};
 pub use relay::{relayed, upgraded};
+pub use sessiond_store::Node;

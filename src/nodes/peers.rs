@@ -20,6 +20,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
+use crate::meter;
 use crate::outbound;
 use crate::secret::{self, SecretKey};
 
@@ -27,8 +28,9 @@ use crate::secret::{self, SecretKey};
 static HANDED_ON: HeaderName = HeaderName::from_static("sessiond-handed-on");
 /// How long the seal is good. The clocks of machines differ.
 const GOOD_FOR: TimeDelta = TimeDelta::seconds(60);
-/// How long what is known of the others is good.
+/// How long what is known of the others is good; and how long it is where it says that there is no such node.
 const FRESH: Duration = Duration::from_secs(1);
+const BARELY: Duration = Duration::from_millis(50);
 /// How long a connection to another node may take to come about, and how long its answer may take to begin.
 const CONNECT: Duration = Duration::from_secs(2);
 const BEGINNING: Duration = Duration::from_secs(30);
@@ -128,11 +130,21 @@ impl Peers {
         self.among.as_ref().map(|among| among.own)
     }
 
+    /// Whether this node is told of the others' commits at once, and does not only look for them.
+    pub fn told_at_once(&self) -> bool {
+        self.among.as_ref().is_some_and(|among| among.nodes.hears())
+    }
+
     /// Every node on record, as of now or a second ago; none where this process is the only one.
     pub async fn nodes(&self) -> Result<Arc<[Node]>, StoreError> {
+        self.nodes_within(FRESH).await
+    }
+
+    /// The same, as of so long ago at most.
+    async fn nodes_within(&self, age: Duration) -> Result<Arc<[Node]>, StoreError> {
         let Some(among) = &self.among else { return Ok(Arc::default()) };
         let mut known = among.known.lock().await;
-        if let Some((_, nodes)) = known.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
+        if let Some((_, nodes)) = known.as_ref().filter(|(at, _)| at.elapsed() < age) {
             return Ok(nodes.clone());
         }
         let nodes: Arc<[Node]> = among.nodes.nodes().await?.into();
@@ -140,14 +152,18 @@ impl Peers {
         Ok(nodes)
     }
 
-    /// Where something is that lives on a node; what lives on none is wherever it is asked for.
+    /// Who owns what lives on a node; what lives on none is owned wherever it is asked for.
     pub async fn owner_of(&self, node: Option<i64>) -> Result<Owner, StoreError> {
         let Some(number) = node.filter(|node| self.own().is_some_and(|own| own != *node)) else {
             return Ok(Owner::Here);
         };
-        let nodes = self.nodes().await?;
-        let there = nodes.iter().find(|one| one.number == number && one.leased);
-        Ok(there.map_or(Owner::Gone, |one| Owner::There(Peer { number, url: one.url.clone() })))
+        let find = |nodes: &[Node]| nodes.iter().find(|one| one.number == number && one.leased).cloned();
+        let mut there = find(&self.nodes().await?);
+        if there.is_none() {
+            // It may have started a moment ago.
+            there = find(&self.nodes_within(BARELY).await?);
+        }
+        Ok(there.map_or(Owner::Gone, |one| Owner::There(Peer { number, url: one.url })))
     }
 
     /// The client's address, if a request was handed on to this node by another; then this node does not hand it on.
@@ -189,11 +205,14 @@ impl Peers {
         *request.headers_mut() = of_end_to_end(&parts.headers);
         let sealed = HeaderValue::try_from(sealed).map_err(|error| failed(error.to_string()))?;
         request.headers_mut().insert(&HANDED_ON, sealed);
-        match tokio::time::timeout(BEGINNING, among.client.request(request)).await {
+        let answered = match tokio::time::timeout(BEGINNING, among.client.request(request)).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(failed(causes(&error))),
             Err(_) => Err(failed("it did not answer in time".to_owned())),
-        }
+        };
+        let outcome = if answered.is_ok() { "answered" } else { "unreachable" };
+        metrics::counter!(meter::HANDED_ON, "outcome" => outcome).increment(1);
+        answered
     }
 }
 

@@ -56,12 +56,15 @@ async fn read_until(url: &str, lines: &[&str]) -> String {
 }
 
 /// What appears with the first that is measured: there is nothing to say of it before.
-const LATER: [&str; 5] = [
+const LATER: [&str; 8] = [
     "sessiond_append_duration_seconds",
+    "sessiond_barrier_duration_seconds",
     "sessiond_certificate_expiry_timestamp_seconds",
     "sessiond_commit_batch_size",
     "sessiond_expiry_delay_seconds",
     "sessiond_http_request_duration_seconds",
+    "sessiond_node_lease_seconds",
+    "sessiond_nodes",
 ];
 
 #[tokio::test(flavor = "multi_thread")]

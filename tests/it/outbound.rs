@@ -143,6 +143,8 @@ const REACHING: &[(&str, &str, &str)] = &[
     ("HttpConnector::new_with_resolver(", "mcp/upstream.rs", "with the engine's resolver"),
     ("Client::builder(", "issuers/keys.rs", "with the engine's resolver"),
     ("Client::builder(", "webhooks/sender.rs", "with the engine's resolver"),
+    ("HttpConnector::new(", "nodes/peers.rs", "to other nodes, where their own operators say that they are"),
+    ("Client::builder(", "nodes/peers.rs", "on that connector"),
     ("Client::builder(", "mcp/upstream.rs", "on the connector with the engine's resolver"),
 ];
 

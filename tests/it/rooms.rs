@@ -19,7 +19,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("tasks", &["logs"]),
     ("error", &[STORE]),
     ("gate", &[]),
-    ("nodes", &[STORE, "gate", "clock", "logs", "outbound", "secret"]),
+    ("nodes", &[STORE, "gate", "clock", "logs", "meter", "outbound", "secret"]),
     ("committer", &[STORE, "gate", "nodes", "error", "clock", "meter", "logs", "tasks"]),
     ("telling", &[STORE, "gate"]),
     ("context", &[STORE, "committer", "nodes", "secret", "gate", "telling", "error", "clock"]),

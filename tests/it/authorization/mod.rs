@@ -170,7 +170,10 @@ const TABLE: [(Door, &str); 14] = [
          retention.get retention.set \
          hooks.list hooks.get hooks.create hooks.delete hooks.rotateSecret",
     ),
-    (Door::Platform, "organizations.list organizations.get organizations.create organizations.update"),
+    (
+        Door::Platform,
+        "nodes.list organizations.list organizations.get organizations.create organizations.update",
+    ),
     (Door::Person, "me.sessions me.session me.endSession"),
     (
         Door::Keep,

@@ -165,9 +165,21 @@ async fn nothing_of_an_upstream_is_handed_on_anywhere_after_a_revoke_was_answere
         let clients = [house.connect(0).await, house.connect(1).await, house.connect(2).await];
         let mut reading = vec![];
         for (at, client) in clients.iter().enumerate() {
-            // One of the streams goes by way of a node that it does not live on.
             let mut stream = Stream::of(client.begin(json!(1), "tick").await);
             stream.until("\"at\"").await;
+            if round % 2 == 1 {
+                // It goes on by way of a node that it does not live on.
+                stream.until("id: ").await;
+                let id =
+                    stream.text.lines().rev().find_map(|line| line.strip_prefix("id: ")).unwrap().to_owned();
+                drop(stream);
+                let elsewhere = house.moved(client, (at + 1) % 3);
+                let resumed =
+                    elsewhere.request(Method::GET).header("last-event-id", &id).send().await.unwrap();
+                assert_eq!(resumed.status(), StatusCode::OK);
+                stream = Stream::of(resumed);
+                stream.until("\"at\"").await;
+            }
             reading.push(tokio::spawn(async move {
                 while stream.goes_on(Duration::from_secs(20)).await {}
                 (at, stream.text)

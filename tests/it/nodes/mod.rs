@@ -1,6 +1,7 @@
 //! Several sessiond on one PostgreSQL, each a process of its own, as clients meet them: whichever they come to.
 
 mod agents;
+mod command;
 mod gateway;
 mod outages;
 mod terminals;

@@ -2,6 +2,7 @@
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+use sessiond::clock::Clock;
 
 use super::{Cluster, until};
 use crate::support::Holder;
@@ -66,4 +67,32 @@ async fn a_terminal_whose_node_is_gone_has_failed_and_those_of_others_go_on() {
     cluster.start().await;
     client.run("echo again-$((3+3))", "again-6").await;
     assert_eq!(shown(&kept.id).await["status"], "active");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_printed_by_way_of_another_node_after_the_end_of_the_credential_was_answered_at_a_third() {
+    let (cluster, _sshd, own, machine) = house(3).await;
+    for round in 0..4 {
+        let body = json!({ "name": format!("lent {round}"), "scopes": ["terminal"] });
+        let (_, made) = cluster.at(0).post("/api/v1/api-keys", body).await;
+        let lent = Holder { token: made["key"].as_str().map(str::to_owned), ..own.clone() };
+        let terminal = opened(lent.post(SESSIONS, json!({ "machine_id": machine })).await);
+        let mut client = TerminalClient::take(&by_way_of(&cluster, &terminal, 1)).await;
+        client.input("while :; do date +at-%s%N; done\r").await;
+        client.until("\nat-1").await;
+        let reading = tokio::spawn(async move {
+            let farewell = client.rest().await;
+            (client.text(), farewell)
+        });
+        let path = format!("/api/v1/api-keys/{}", made["apiKey"]["id"].as_str().unwrap());
+        let (status, body) = cluster.at(2).delete(&path).await;
+        let answered = Clock::system().wall().timestamp_micros() * 1_000;
+        assert!(status.is_success(), "{status} {body}");
+        let (text, farewell) = reading.await.unwrap();
+        assert_eq!(farewell.last().unwrap()["type"], "disconnect", "{farewell:?}");
+        let whole = text.rsplit_once('\n').unwrap().0;
+        let printed = whole.lines().filter_map(|line| line.trim().strip_prefix("at-")?.parse::<i64>().ok());
+        let last = printed.max().unwrap();
+        assert!(last <= answered, "{last} after {answered}");
+    }
 }

@@ -144,7 +144,7 @@ async fn every_refusal_is_described() {
         }
         // Who may ask is looked at before what is asked for.
         let operator = match id.split('.').next().unwrap() {
-            "organizations" => &platform,
+            "organizations" | "nodes" => &platform,
             "me" => &person,
             "media" => &media,
             "workloads" => &cluster,
@@ -478,6 +478,7 @@ async fn every_operation_answers_as_it_is_described() {
     let founded = walk.go(&platform, "organizations.create", Some(name.clone()), 201).await;
     walk.at("organizationId", &founded["organization"]["id"]);
     walk.go(&platform, "organizations.list", None, 200).await;
+    walk.go(&platform, "nodes.list", None, 200).await;
     walk.go(&platform, "organizations.get", None, 200).await;
     walk.go(&platform, "organizations.update", Some(name), 200).await;
 

@@ -40,7 +40,7 @@ const EVENTS: &str = "\
 
 /// Where something is handed on after its request was answered, with how often that is so in the file, and which things
 /// those are. Downloads are no things of the table: they end by themselves, and with their credential before.
-const STAYS: [(&str, usize, &[Thing]); 7] = [
+const STAYS: [(&str, usize, &[Thing]); 8] = [
     ("http/events.rs", 1, &[Thing::ApplicationFeed, Thing::SessionFeed]),
     ("http/terminals/logs.rs", 2, &[]),
     ("http/terminals/socket.rs", 1, &[Thing::Terminal, Thing::Watcher]),
@@ -48,6 +48,8 @@ const STAYS: [(&str, usize, &[Thing]); 7] = [
     // An upstream's body put together again, for the two below to hand on.
     ("mcp/lost_session.rs", 1, &[]),
     ("mcp/pump.rs", 1, &[Thing::McpStream, Thing::McpEvents, Thing::SseConnection, Thing::BareSseConnection]),
+    // The same things on their way from the node that they live on; `tests/it/nodes` tries how they end.
+    ("nodes/relay.rs", 1, &[]),
     ("mcp/relay.rs", 1, &[Thing::McpCall, Thing::ModernCall, Thing::ModernListen]),
 ];
 
