@@ -56,7 +56,7 @@ check: compiler components $(CARGO_DENY) $(NPM) ## Check format, lints, dependen
 	    $(CLIENTS)/node_modules/.bin/redocly lint --config $(CLIENTS)/redocly.yaml openapi.yaml
 
 .PHONY: bench
-bench: compiler terminals $(if $(or $(if $(strip $(ARGS)),,all),$(filter peers,$(ARGS))),peers) ## Measure (ARGS chooses what; without, all of it)
+bench: compiler terminals postgres $(if $(or $(if $(strip $(ARGS)),,all),$(filter peers,$(ARGS))),peers) ## Measure (ARGS chooses what; without, all of it)
 	@# Many clients are many sockets: the limit of open files is raised as far as it goes, for root to what all rows need.
 	ulimit -n 65536 2>/dev/null || ulimit -n "$$(ulimit -Hn)" || echo "The limit of open files stays at $$(ulimit -n)"; \
 	    cargo bench --locked --bench sessiond -- $(ARGS)

@@ -219,15 +219,21 @@ fn share(whole: usize, thread: usize) -> usize {
 
 impl Load {
     pub fn start(address: SocketAddr, connections: usize, requests: &Arc<Requests>) -> Self {
+        Self::over(&[address], connections, requests)
+    }
+
+    /// With the connections shared out among several servers.
+    pub fn over(addresses: &[SocketAddr], connections: usize, requests: &Arc<Requests>) -> Self {
         let (stop, epoch) = (Arc::new(AtomicBool::new(false)), Instant::now());
         let threads = (0..THREADS)
             .map(|thread| {
-                let (requests, stop) = (requests.clone(), stop.clone());
+                let (requests, stop, addresses) = (requests.clone(), stop.clone(), addresses.to_vec());
                 std::thread::spawn(move || {
                     block_on(async move {
                         let mut tasks = JoinSet::new();
                         for index in 0..share(connections, thread) {
                             let seed = index * THREADS + thread;
+                            let address = addresses[seed % addresses.len()];
                             tasks.spawn(repeat(address, requests.clone(), stop.clone(), epoch, seed));
                         }
                         let mut samples = Vec::new();

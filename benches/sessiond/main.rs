@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, clippy::print_stdout)]
 
 mod base;
+mod cluster;
 mod connection;
 mod load;
 mod machine;
@@ -100,6 +101,26 @@ const ROWS: &[Row] = &[
         run: rows::terminals::terminals,
     },
     Row { name: "peers", title: "a small tool called through other gateways", run: rows::peers::peers },
+    Row {
+        name: "nodes",
+        title: "durable heartbeats over HTTP through nodes on one PostgreSQL, 256 connections",
+        run: rows::nodes::activity,
+    },
+    Row {
+        name: "nodes-gateway",
+        title: "a small tool called through the gateway of one node and of three, 32 connections",
+        run: rows::nodes::gateway,
+    },
+    Row {
+        name: "barrier",
+        title: "sessions terminated one after another, each true on three nodes when it is answered",
+        run: rows::nodes::barrier,
+    },
+    Row {
+        name: "cells",
+        title: "a hundred million sessions on many logs: a simulation by what one carries here",
+        run: rows::cells::cells,
+    },
     Row { name: "disk", title: "bytes written to disk, 64 connections", run: rows::disk::disk },
 ];
 

@@ -141,6 +141,12 @@ impl Server {
     /// The same with options of its own.
     pub fn begin_with(directory: &Path, flags: &[&str]) -> anyhow::Result<Self> {
         let database = directory.join("sessiond.db");
+        let url = format!("sqlite:{}", database.display());
+        Self::begin_on(&url, database, flags)
+    }
+
+    /// The same with the database at a URL; `file` is where one in a file is looked into.
+    pub fn begin_on(url: &str, file: PathBuf, flags: &[&str]) -> anyhow::Result<Self> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sessiond"));
         for (name, _) in
             std::env::vars().filter(|(name, _)| name.starts_with("SESSIOND_") || name == "RUST_LOG")
@@ -150,7 +156,7 @@ impl Server {
         command
             .args(["serve", "--listen", "127.0.0.1:0", "--stale-after", "24h", "--token-lifetime", "24h"])
             .args(["--rate-limit", "0", "--webhook-allow-loopback"])
-            .args(["--database", &format!("sqlite:{}", database.display())])
+            .args(["--database", url])
             .args(flags)
             .env("SESSIOND_BOOTSTRAP_CLIENT_ID", CLIENT_ID)
             .env("SESSIOND_BOOTSTRAP_CLIENT_SECRET", CLIENT_SECRET)
@@ -172,7 +178,7 @@ impl Server {
         std::thread::spawn(move || {
             lines.filter(|line| !line.contains("\"INFO\"")).for_each(|line| eprintln!("sessiond: {line}"));
         });
-        Ok(Self { process, address, database })
+        Ok(Self { process, address, database: file })
     }
 
     /// Waits until it serves.

@@ -61,7 +61,7 @@ pub fn reports(bench: &Bench) -> anyhow::Result<Vec<Line>> {
 }
 
 /// The session that a heartbeat is of.
-fn session_id(heartbeat: &[u8]) -> anyhow::Result<&str> {
+pub fn session_id(heartbeat: &[u8]) -> anyhow::Result<&str> {
     let text = std::str::from_utf8(heartbeat)?;
     let (_, rest) = text.split_once("/agent-sessions/").context("no session in a heartbeat")?;
     Ok(rest.split_once('/').context("no session in a heartbeat")?.0)
