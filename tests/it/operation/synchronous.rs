@@ -2,11 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use reqwest::StatusCode;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::on_postgres::{said, serve};
 use crate::support::Daemon;
-use crate::support::daemon::database;
+use crate::support::daemon::{database, sessiond};
 use crate::support::postgres::Database;
 use crate::support::standby::Pair;
 use crate::support::store::make_key;
@@ -25,6 +27,48 @@ fn a_file_has_no_standby_and_a_server_without_one_is_refused_too() {
         assert!(told.contains("--require-synchronous is set") && told.contains(words), "{told}");
     }
     assert!(!database(directory.path()).exists(), "nothing is made");
+}
+
+/// Asks again for as long as the database is away.
+async fn until_served<Answer: Future<Output = (StatusCode, Value)>>(
+    given_up: Instant,
+    ask: impl Fn() -> Answer,
+) {
+    loop {
+        let (status, told) = ask().await;
+        if status.is_success() {
+            return;
+        }
+        assert!(status.is_server_error(), "{told}");
+        assert!(Instant::now() < given_up, "{told}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_goes_on_at_the_standby_and_has_all_that_it_acknowledged() {
+    let (directory, pair) = (TempDir::new().unwrap(), Pair::start().await);
+    let key = directory.path().join("its.key");
+    make_key(&key);
+    let daemon = Daemon::spawn(serve(directory.path(), &pair.url, Some(&key)));
+    let operator = daemon.operator().await;
+    let mut sessions = operator.connect_many(20).await;
+    pair.kill_primary();
+    let given_up = Instant::now() + Duration::from_secs(30);
+    let another = || operator.post("/api/v1/agent-sessions", json!({ "name": "another" }));
+    let (status, told) = another().await;
+    assert!(status.is_server_error(), "{told}");
+    pair.promote().await;
+    until_served(given_up, another).await;
+    for session in &sessions {
+        until_served(given_up, || session.call("heartbeat")).await;
+        let path = session.path();
+        until_served(given_up, || operator.get(&path)).await;
+    }
+    assert_eq!(sessions.pop().unwrap().call("disconnect").await.0, 200);
+    assert!(daemon.terminate().success());
+    let verified = sessiond(&["verify", "--database", &pair.url]);
+    assert!(verified.status.success(), "{verified:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -95,6 +95,11 @@ impl Pair {
         std::fs::read_to_string(self.directory.join("log")).unwrap_or_default()
     }
 
+    /// The URL of the database at the primary alone.
+    pub fn primary_url(&self) -> String {
+        format!("postgres://tests@127.0.0.1:{}/tests?sslmode=disable", self.primary)
+    }
+
     /// The URL of the database at the standby alone.
     pub fn standby_url(&self) -> String {
         format!("postgres://tests@127.0.0.1:{}/tests?sslmode=disable", self.standby)
