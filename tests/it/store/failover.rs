@@ -117,15 +117,13 @@ async fn nothing_acknowledged_is_lost_when_the_primary_falls_silent_and_writing_
         // Nothing is heard of the primary any more, as if its machine were gone: nobody says that a connection has ended.
         let pair = Pair::start().await;
         let way = Proxy::before(&pair.primary_url()).await;
-        let (_, through) = way.url.split_once('@').unwrap();
-        let (through, _) = through.split_once('/').unwrap();
-        let url = pair.standby_url().replacen('@', &format!("@{through},"), 1);
+        let url = pair.url_through(&way);
         let fall_silent = |pair: &Pair| {
             way.becomes(Way::Swallowing);
             pair.kill_primary();
         };
-        // Whoever waits for a COMMIT waits longer than for anything else.
-        fail_over(pair, &url, fall_silent, Duration::from_millis(500), BACK + SLACK).await;
+        // That it is silent is noticed only by waiting in vain.
+        fail_over(pair, &url, fall_silent, Duration::from_millis(500), 2 * BACK).await;
     }
 }
 

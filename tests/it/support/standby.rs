@@ -12,6 +12,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tempfile::TempDir;
 
 use super::postgres::{binaries, user};
+use super::proxy::Proxy;
 
 /// How long starting and promoting may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -103,6 +104,13 @@ impl Pair {
     /// The URL of the database at the standby alone.
     pub fn standby_url(&self) -> String {
         format!("postgres://tests@127.0.0.1:{}/tests?sslmode=disable", self.standby)
+    }
+
+    /// The URL of the database that names both, the primary through a proxy before it.
+    pub fn url_through(&self, proxy: &Proxy) -> String {
+        let (_, place) = proxy.url.split_once('@').unwrap();
+        let (place, _) = place.split_once('/').unwrap();
+        self.standby_url().replacen('@', &format!("@{place},"), 1)
     }
 
     /// Runs one statement as somebody who may do everything at the primary.
