@@ -33,17 +33,19 @@ test: compiler strace curl terminals postgres balancer clients ## Run all tests 
 # The tests of what clients see and of the committer, once more with a service that keeps its sessions in PostgreSQL: those that
 # are quick with `make test`, and all of them with `make proof`, which takes half an hour. Those that are about SQLite's files
 # say that they are left out.
-# What they repeat they repeat ten times as often with PROOF=1.
 ON_POSTGRES := agents:: feeds:: orders:: store::suite:: store::batches:: store::history:: store::following::
 SLOW_ON_POSTGRES := directory:: mcp:: media:: workloads:: terminals:: webhooks:: idempotency:: races:: kills:: authority:: \
-    traces:: people:: organizations:: store::retention:: store::lost_commits:: store::failover:: store::bystanders::
+    traces:: people:: organizations:: store::retention::
+# Those that lose connections, servers and processes, ten times as often as with `make test`: they choose their store themselves.
+REPEATED := store::lost_commits:: store::failover:: store::bystanders:: store::copying:: operation::migrate_store::
 .PHONY: test-postgres
 test-postgres: compiler terminals postgres clients
 	TEST_STORE=postgres python3 tests/timed.py cargo test --locked --test it -- $(ON_POSTGRES)
 
 .PHONY: proof
 proof: compiler strace curl terminals postgres clients ## Run on PostgreSQL what is too slow for every day (ARGS="-- revoke" runs those whose name contains it)
-	TEST_STORE=postgres PROOF=1 python3 tests/timed.py cargo test --locked --test it $(if $(strip $(ARGS)),$(ARGS),-- $(ON_POSTGRES) $(SLOW_ON_POSTGRES))
+	$(if $(strip $(ARGS)),,PROOF=1 python3 tests/timed.py cargo test --locked --test it -- $(REPEATED))
+	TEST_STORE=postgres python3 tests/timed.py cargo test --locked --test it $(if $(strip $(ARGS)),$(ARGS),-- $(ON_POSTGRES) $(SLOW_ON_POSTGRES))
 
 .PHONY: check
 check: compiler components $(CARGO_DENY) $(NPM) ## Check format, lints, dependencies and openapi.yaml

@@ -55,3 +55,46 @@ async fn a_transaction_of_somebody_else_that_stays_open_delays_no_end_and_hides_
         connection.close().await.unwrap();
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_no_connection_that_listens_lasts_nodes_follow_by_asking_and_ends_are_acknowledged() {
+    let (base, database) = (Base::new(), Database::new());
+    let (mut nodes, mut known) = (vec![], vec![]);
+    for _ in 0..2 {
+        let open = sessiond_store::open_node(&database.url).await.unwrap();
+        known.push(open.nodes.clone().unwrap());
+        let node = base.start_on(open, Clock::system()).await;
+        tokio::time::timeout(SLACK, node.gate.lease().begun()).await.expect("a node gets a lease");
+        nodes.push(node);
+    }
+    nodes[0].found().await;
+    let ending = async {
+        let mut inside = PgConnection::connect(&database.url).await.unwrap();
+        let sql = "select count(pg_terminate_backend(pid)) from pg_stat_activity \
+                   where datname = current_database() and query ilike 'listen %'";
+        loop {
+            sqlx::query(sql).execute(&mut inside).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let ends = async {
+        // The first connections are ended, and those that are made anew too.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let mut unheard = 0;
+        for round in 0..10 {
+            let (node, follower) = (&nodes[round % 2], &nodes[(round + 1) % 2]);
+            unheard += u32::from(!known[(round + 1) % 2].hears());
+            let session = node.open().await.number;
+            let ends = vec![(session, SessionEnd::Disconnect(Reason::Revoked))];
+            let ending = EndSessions { ends, revocation: None };
+            let answered = node.committer.submit(by_account(), ending).await.unwrap().landed().await;
+            assert_eq!(answered, Acknowledged { asked: 2, acknowledged: 2, expired: 0 });
+            assert!(follower.gate.known().session(session).is_none());
+        }
+        assert!(unheard > 0, "nodes hear all the same");
+    };
+    tokio::select! {
+        () = ending => unreachable!("it goes on until it is let go"),
+        () = ends => {}
+    }
+}

@@ -94,8 +94,11 @@ async fn accept(listener: TcpListener, place: String, faults: Faults, way: watch
         let (client, _) = listener.accept().await.unwrap();
         let (place, faults, way) = (place.clone(), faults.clone(), way.clone());
         tokio::spawn(async move {
-            if let Ok(server) = TcpStream::connect(place).await {
-                carry(client, server, faults, way).await;
+            match TcpStream::connect(place).await {
+                Ok(server) => carry(client, server, faults, way).await,
+                // Of a server that is gone nothing is heard, not even that.
+                Err(_) if *way.borrow() == Way::Swallowing => swallow(client).await,
+                Err(_) => {}
             }
         });
     }
@@ -139,6 +142,9 @@ async fn carry(mut client: TcpStream, mut server: TcpStream, faults: Faults, mut
             }
             read = server.read(&mut answered) => {
                 let count = read.unwrap_or(0);
+                if count == 0 && *now.borrow() == Way::Swallowing {
+                    return swallow(client).await;
+                }
                 match std::mem::replace(&mut answers, Answers::Come) {
                     Answers::Come => {}
                     Answers::Cut => return,

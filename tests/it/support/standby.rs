@@ -12,6 +12,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tempfile::TempDir;
 
 use super::postgres::{binaries, user};
+use super::proxy::Proxy;
 
 /// How long starting and promoting may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -95,9 +96,21 @@ impl Pair {
         std::fs::read_to_string(self.directory.join("log")).unwrap_or_default()
     }
 
+    /// The URL of the database at the primary alone.
+    pub fn primary_url(&self) -> String {
+        format!("postgres://tests@127.0.0.1:{}/tests?sslmode=disable", self.primary)
+    }
+
     /// The URL of the database at the standby alone.
     pub fn standby_url(&self) -> String {
         format!("postgres://tests@127.0.0.1:{}/tests?sslmode=disable", self.standby)
+    }
+
+    /// The URL of the database that names both, the primary through a proxy before it.
+    pub fn url_through(&self, proxy: &Proxy) -> String {
+        let (_, place) = proxy.url.split_once('@').unwrap();
+        let (place, _) = place.split_once('/').unwrap();
+        self.standby_url().replacen('@', &format!("@{place},"), 1)
     }
 
     /// Runs one statement as somebody who may do everything at the primary.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Row};
 
-use super::servers::{CONNECTING, Servers};
+use super::servers::{CONNECTING, Servers, place};
 use crate::StoreError;
 
 /// How long a statement may take that only ends or begins something.
@@ -66,12 +66,14 @@ pub(super) struct Link {
     pub(super) channel: String,
     /// Of the server's process behind the connection.
     pub(super) process: i32,
+    /// Where the server is.
+    pub(super) place: String,
 }
 
 impl Link {
     /// Makes a connection to the server that can be written to now.
     pub(super) async fn make(servers: &Servers, durability: Durability) -> Result<Self, StoreError> {
-        let (_, mut connection) = servers.primary().await?;
+        let (options, mut connection) = servers.primary().await?;
         let about = async {
             sqlx::query(SETTINGS).execute(&mut connection).await?;
             sqlx::query(durability.set()).execute(&mut connection).await?;
@@ -86,6 +88,7 @@ impl Link {
             writer_key: about.try_get("writer_key")?,
             process: about.try_get("process")?,
             channel: channel(&schema),
+            place: place(&options),
             connection,
         })
     }

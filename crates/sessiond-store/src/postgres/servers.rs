@@ -1,21 +1,25 @@
 //! The servers that a URL names, and which of them can be used: several stand for one database, of which one at a time can
 //! be written to. A connection is used only after it has said what is at its other end.
 
+use std::io;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgRow};
 use sqlx::{Connection, PgConnection};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
-use super::pooler;
+use super::{close, pooler};
 use crate::StoreError;
 use crate::values::Stored;
 
 /// How long making a connection may take, and asking it what it is.
 pub(super) const CONNECTING: Duration = Duration::from_secs(3);
+
+/// How long something is waited for before it is looked whether the server is still the primary.
+const LOOKING_AGAIN: Duration = Duration::from_secs(2);
 
 /// The oldest server with all that is asked of one.
 const OLDEST: i64 = 150_000;
@@ -45,7 +49,12 @@ pub(super) enum Use {
 
 /// The servers of a URL.
 #[derive(Clone)]
-pub(super) struct Servers(Arc<[Server]>);
+pub(super) struct Servers {
+    each: Arc<[Server]>,
+    /// The place in that list of the one that could be used last: it is asked first, because waiting for one that is gone takes
+    /// seconds.
+    last: Arc<AtomicUsize>,
+}
 
 struct Server {
     options: PgConnectOptions,
@@ -71,7 +80,7 @@ impl Servers {
     pub(super) fn of(url: &str) -> Result<Self, StoreError> {
         let server = |one: &String| Ok(Server { options: options(one)?, direct: AtomicBool::default() });
         let each: Result<Vec<_>, StoreError> = one_url_each(url)?.iter().map(server).collect();
-        Ok(Self(each?.into()))
+        Ok(Self { each: each?.into(), last: Arc::default() })
     }
 
     /// Connects to the one that can be written to.
@@ -87,12 +96,51 @@ impl Servers {
         }
     }
 
+    /// Waits for something that is done at a server, but not for one that is no primary any more: for one that is gone without a
+    /// word nobody waits as long as for one that is slow, or waits for its standby.
+    pub(super) async fn unless_replaced<Value, Error: From<sqlx::Error>>(
+        &self,
+        place: &str,
+        work: impl Future<Output = Result<Value, Error>>,
+    ) -> Result<Value, Error> {
+        tokio::select! {
+            outcome = work => outcome,
+            () = self.replaced(place) => {
+                Err(sqlx::Error::from(io::Error::other("another server is the primary by now")).into())
+            }
+        }
+    }
+
+    /// Resolves when another server is found to be the primary.
+    async fn replaced(&self, place: &str) {
+        loop {
+            sleep(LOOKING_AGAIN).await;
+            if let Ok((_, connection)) = self.primary().await {
+                close(connection).await;
+                if !self.primary_was_at(place) {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Whether a server is the one that could be used last.
+    pub(super) fn primary_was_at(&self, known: &str) -> bool {
+        let last = self.each.get(self.last.load(Ordering::Relaxed));
+        last.is_some_and(|server| place(&server.options) == known)
+    }
+
     async fn first(&self, purpose: Use) -> Result<(PgConnectOptions, PgConnection), Unusable> {
         let mut unusable = Unusable { absent: false, words: String::new() };
-        for server in self.0.iter() {
+        let (count, first) = (self.each.len(), self.last.load(Ordering::Relaxed));
+        for place_in_list in (first..first + count).map(|one| one % count) {
+            let server = &self.each[place_in_list];
             let options = &server.options;
             let why = match connect(server, purpose).await {
-                Ok(connection) => return Ok((options.clone(), connection)),
+                Ok(connection) => {
+                    self.last.store(place_in_list, Ordering::Relaxed);
+                    return Ok((options.clone(), connection));
+                }
                 Err(why) => why,
             };
             unusable.absent |= is_absent(&why);

@@ -1,7 +1,7 @@
 //! The connections that read.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, RwLock};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures_util::stream::{self, BoxStream};
@@ -39,9 +39,13 @@ pub(super) struct PgStore {
     /// None where it does not matter which of them is read.
     servers: Option<Servers>,
     upkeep: Upkeep,
+    primary_since: PrimarySince,
     /// The state as of which a start reads, for as long as it does.
     pub(super) starting: Starting,
 }
+
+/// Since when the server that is connected to is known as the primary. What is connected for longer is connected to another.
+type PrimarySince = Arc<RwLock<Instant>>;
 
 /// A state of the database that others may read too, by its name, while the transaction is open.
 pub(super) type Starting = Arc<Mutex<Option<(Transaction<'static, Postgres>, String)>>>;
@@ -49,16 +53,20 @@ pub(super) type Starting = Arc<Mutex<Option<(Transaction<'static, Postgres>, Str
 impl PgStore {
     /// Opens readers on a database that is in this release's form, at the server that is its primary now.
     pub(super) fn open(servers: Servers, primary: PgConnectOptions) -> Self {
-        let pool = pool(Use::Primary).connect_lazy_with(primary);
-        Self { pool, servers: Some(servers), upkeep: Upkeep::new(), starting: Starting::default() }
+        let primary_since = since_now();
+        let pool = pool(Use::Primary, &primary_since).connect_lazy_with(primary);
+        let (servers, starting) = (Some(servers), Starting::default());
+        Self { pool, servers, upkeep: Upkeep::new(), primary_since, starting }
     }
 
     /// Opens readers that change nothing, also on a standby.
     pub(super) async fn open_to_look(servers: Servers) -> Result<Self, StoreError> {
         let (options, connection) = servers.any().await?;
         close(connection).await;
-        let pool = pool(Use::Look).connect_lazy_with(options);
-        Ok(Self { pool, servers: None, upkeep: Upkeep::new(), starting: Starting::default() })
+        let primary_since = since_now();
+        let pool = pool(Use::Look, &primary_since).connect_lazy_with(options);
+        let starting = Starting::default();
+        Ok(Self { pool, servers: None, upkeep: Upkeep::new(), primary_since, starting })
     }
 
     /// One state of the database: that as of which a start reads, while there is one, or else the newest.
@@ -78,6 +86,9 @@ impl PgStore {
         close(connection).await;
         let found = format!("the primary is {}", place(&options));
         self.pool.set_connect_options(options);
+        if let Ok(mut since) = self.primary_since.write() {
+            *since = Instant::now();
+        }
         Ok(found)
     }
 }
@@ -110,8 +121,14 @@ impl Store for PgStore {
     }
 }
 
-/// Connections that are asked what they are before they are used, and again when they have not been used for a while.
-fn pool(purpose: Use) -> PgPoolOptions {
+fn since_now() -> PrimarySince {
+    Arc::new(RwLock::new(Instant::now()))
+}
+
+/// Connections that are asked what they are before they are used, and again when they have not been used for a while. Of those
+/// to a server that is the primary no more none is asked: it might be gone without a word.
+fn pool(purpose: Use, primary_since: &PrimarySince) -> PgPoolOptions {
+    let primary_since = primary_since.clone();
     PgPoolOptions::new()
         .max_connections(CONNECTIONS)
         .max_lifetime(None)
@@ -120,8 +137,10 @@ fn pool(purpose: Use) -> PgPoolOptions {
         .test_before_acquire(false)
         .after_connect(move |connection, _| Box::pin(prepare(connection, purpose)))
         .before_acquire(move |connection, known| {
+            let since = primary_since.read().map_or(known.age, |since| since.elapsed());
             Box::pin(async move {
                 match purpose {
+                    _ if known.age > since => Ok(false),
                     Use::Primary if known.idle_for > UNUSED => is_primary(connection).await,
                     _ => Ok(true),
                 }

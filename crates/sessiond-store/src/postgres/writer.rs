@@ -23,7 +23,7 @@ use crate::values::time;
 const TURN: Duration = Duration::from_secs(8);
 /// How long writing a batch may take. Nothing of it is there unless it is committed, so giving up is safe.
 const WRITING: Duration = Duration::from_secs(30);
-/// How long a COMMIT may take. Whoever gives up has to find out what came of it.
+/// How long a COMMIT may take, unless another server is the primary by then. Whoever gives up has to find out what came of it.
 const COMMITTING: Duration = Duration::from_secs(10);
 /// How long that is tried, and the pause between.
 const FINDING_OUT: Duration = Duration::from_secs(10);
@@ -97,7 +97,7 @@ impl PgWriter {
     /// Takes back what was begun, and keeps the connection if it is still good for anything.
     async fn put_back(&mut self, mut link: Link) {
         self.in_turn = false;
-        if link.rolled_back().await {
+        if self.servers.primary_was_at(&link.place) && link.rolled_back().await {
             self.link = Some(link);
         }
     }
@@ -116,8 +116,10 @@ impl PgWriter {
         let idle = self.link.is_some();
         let mut link = self.take().await?;
         let sql = beginning(self.in_turn, link.turn_key, applied.map_or(i64::MAX, |at| at.commit));
+        let place = link.place.clone();
         let rows = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(&mut link.connection);
-        match within(TURN, rows).await.map_err(StoreError::from).and_then(|rows| begun(&rows, applied)) {
+        let rows = self.servers.unless_replaced(&place, within(TURN, rows)).await;
+        match rows.map_err(StoreError::from).and_then(|rows| begun(&rows, applied)) {
             Ok(begun) => {
                 self.link = Some(link);
                 self.in_turn = true;
@@ -147,15 +149,18 @@ impl PgWriter {
             rows::write(&mut link.connection, batch).await?;
             head::finish(&mut link.connection, number, id, &head, batch, &link.channel).await
         };
-        let written = tokio::time::timeout(WRITING, written).await;
-        if let Err(error) =
+        let place = link.place.clone();
+        let written = async {
+            let written = tokio::time::timeout(WRITING, written).await;
             written.unwrap_or_else(|_| Err(StoreError::Failed("writing took too long".to_owned())))
-        {
+        };
+        if let Err(error) = self.servers.unless_replaced(&place, written).await {
             self.put_back(link).await;
             return Err(error);
         }
         self.in_turn = false;
-        match within(COMMITTING, sqlx::raw_sql("commit").execute(&mut link.connection)).await {
+        let commit = within(COMMITTING, sqlx::raw_sql("commit").execute(&mut link.connection));
+        match self.servers.unless_replaced(&place, commit).await {
             Ok(_) => self.link = Some(link),
             Err(error) => {
                 drop(link);
