@@ -202,7 +202,7 @@ async fn schedules(context: JobContext) -> Result<String, Error> {
 
 /// Records gateway traffic whose window has passed.
 async fn traffic(context: JobContext) -> Result<String, Error> {
-    context.sessions.traffic.tell_signs().await;
+    context.sessions.traffic.inform_of_signs().await;
     Ok(format!("{} sessions recorded", context.sessions.traffic.flush_due().await))
 }
 

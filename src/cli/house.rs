@@ -28,7 +28,7 @@ use crate::journals::Journals;
 use crate::limits::Limits;
 use crate::live::Live;
 use crate::mcp::{Gateway, Upstreams};
-use crate::nodes::{Applied, Barrier, CatchUp, Claims, Follower, Hold, Peers};
+use crate::nodes::{Applied, Barrier, CatchUp, Claimed, Claims, Follower, Peers};
 use crate::retention::Retention;
 use crate::sessions::{JobStatus, Sessions};
 use crate::tasks::{supervise, vital};
@@ -165,8 +165,8 @@ impl House {
 
     /// Waits until no other node is at its own first start, and knows what that has made. The others wait until what this
     /// returns is dropped.
-    pub async fn first(&self) -> anyhow::Result<Hold> {
-        let hold = self.claims.hold("first start".to_owned()).await;
+    pub async fn first(&self) -> anyhow::Result<Claimed> {
+        let hold = self.claims.claimed("first start".to_owned()).await;
         if let Some(node) = &self.node {
             node.catch_up().await?;
         }

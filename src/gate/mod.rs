@@ -317,8 +317,8 @@ impl Gate {
 
     /// The sessions that other processes will take for stale unless they are told of signs of life that are not in the log,
     /// with the last of these.
-    pub fn untold_signs(&self, now: Time) -> Vec<(SessionNumber, Time)> {
-        self.state.read().untold_signs(now)
+    pub fn signs_unknown_elsewhere(&self, now: Time) -> Vec<(SessionNumber, Time)> {
+        self.state.read().signs_unknown_elsewhere(now)
     }
 
     /// Sessions of which the clock demands something, at most `limit`. `not_before` is the later of process start and

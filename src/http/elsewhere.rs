@@ -15,7 +15,7 @@ use super::problem::Problem;
 use crate::auth::ClientAddress;
 use crate::error::Error;
 use crate::gate::{Pass, Side};
-use crate::nodes::{HandedOn, Owner, Peer, relayed, upgraded};
+use crate::nodes::{HandedOn, Owner, Peer, escorted, upgraded};
 
 /// The answer of the node that a session lives on, if that is another than this one. A request that was handed on is answered
 /// here, whatever becomes of it. It has no body.
@@ -60,6 +60,6 @@ async fn hand_on(app: &App, peer: &Peer, parts: &mut Parts, pass: Pass) -> Resul
     })?;
     Ok(match client {
         Some(client) => upgraded(response, client, pass),
-        None => relayed(response, pass),
+        None => escorted(response, pass),
     })
 }

@@ -16,7 +16,7 @@ use super::{Gateway, RequestContext};
 use crate::auth::ClientAddress;
 use crate::error::Error;
 use crate::gate::Pass;
-use crate::nodes::{HandedOn, Hold, Owner, Peer, relayed};
+use crate::nodes::{Claimed, HandedOn, Owner, Peer, escorted};
 
 impl Gateway {
     /// The other node that something lives on, if it does and that node lets people in. A request that was handed on is
@@ -40,7 +40,7 @@ impl Gateway {
         pass: Pass,
     ) -> Option<Response> {
         match self.peers.hand_on(peer, parts, body, address(parts)).await {
-            Ok(response) => Some(relayed(response, pass)),
+            Ok(response) => Some(escorted(response, pass)),
             Err(error) => {
                 tracing::warn!(%error, "a request for a stream that lives on another node");
                 None
@@ -79,8 +79,8 @@ impl Gateway {
         &self,
         session: &Session,
         upstream_session: &UpstreamSession,
-    ) -> (Hold, Arc<UpstreamState>) {
-        let hold = self.claims.hold(format!("upstream session {}", session.number.0)).await;
+    ) -> (Claimed, Arc<UpstreamState>) {
+        let hold = self.claims.claimed(format!("upstream session {}", session.number.0)).await;
         if self.peers.own().is_some() {
             match self.sessions.gateway.state(session).await {
                 Ok(Some(kept)) => upstream_session.take_over(&kept),

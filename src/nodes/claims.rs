@@ -60,14 +60,14 @@ impl Claims {
 
     /// Waits for a job that is done by one at a time, and holds the claim until what this returns is dropped. Whoever cannot
     /// have it in time goes on without.
-    pub async fn hold(&self, job: String) -> Hold {
+    pub async fn claimed(&self, job: String) -> Claimed {
         let held = tokio::time::timeout(CLAIMED, async {
             while !self.take(&job).await {
                 tokio::time::sleep(LOOK).await;
             }
         });
         let held = held.await.is_ok();
-        Hold { claims: self.clone(), job: Some(job).filter(|_| held) }
+        Claimed { claims: self.clone(), job: Some(job).filter(|_| held) }
     }
 
     /// Claims a job, or renews the claim. Whether it is this process's for the next seconds.
@@ -85,12 +85,12 @@ impl Claims {
 }
 
 /// The claim to a job, given back when it is dropped.
-pub struct Hold {
+pub struct Claimed {
     claims: Claims,
     job: Option<String>,
 }
 
-impl Drop for Hold {
+impl Drop for Claimed {
     fn drop(&mut self) {
         let Some(job) = self.job.take().filter(|_| self.claims.among.is_some()) else { return };
         let claims = self.claims.clone();

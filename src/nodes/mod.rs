@@ -5,15 +5,15 @@ mod applied;
 mod barrier;
 mod catch_up;
 mod claims;
+mod escort;
 mod follower;
 mod peers;
-mod relay;
 
 pub use applied::Applied;
 pub use barrier::Barrier;
 pub use catch_up::CatchUp;
-pub use claims::{Claims, Hold};
+pub use claims::{Claimed, Claims};
+pub use escort::{escorted, upgraded};
 pub use follower::Follower;
 pub use peers::{HandedOn, Owner, Peer, Peers, Unreachable};
-pub use relay::{relayed, upgraded};
 pub use sessiond_store::Node;

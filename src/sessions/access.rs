@@ -9,7 +9,7 @@ use sessiond_core::relation::{MayAct, OutOfReach, Way};
 use sessiond_core::session::{Refusal, Session};
 use uuid::Uuid;
 
-use crate::committer::{EndSessions, Operation, Origin, SessionEnd, Tell};
+use crate::committer::{EndSessions, Inform, Operation, Origin, SessionEnd};
 use crate::context::AppContext;
 use crate::error::{Error, Thing};
 
@@ -99,7 +99,7 @@ impl AppContext {
             if another && self.claims.shared() {
                 // Where another process revokes the session it bars this token too. Whoever is at work there already has
                 // come before this.
-                self.committer.post(Origin::system(), Tell(Change::Presented(number, token))).ok();
+                self.committer.post(Origin::system(), Inform(Change::Presented(number, token))).ok();
             }
         }
     }

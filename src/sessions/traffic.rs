@@ -14,7 +14,7 @@ use sessiond_core::ids::SessionNumber;
 use sessiond_core::session::Session;
 use sessiond_core::session::event::{ActivitySource, Counts};
 
-use crate::committer::{Activity, Origin, RecordActivity, Tell};
+use crate::committer::{Activity, Inform, Origin, RecordActivity};
 use crate::context::AppContext;
 
 /// Least time between two activity events of one session's gateway traffic.
@@ -76,10 +76,10 @@ impl Traffic {
     }
 
     /// Tells other processes, where there are any, of sessions that are alive here and that they would soon take for stale.
-    pub async fn tell_signs(&self) {
-        let untold = self.context.gate.untold_signs(self.context.clock.now());
+    pub async fn inform_of_signs(&self) {
+        let untold = self.context.gate.signs_unknown_elsewhere(self.context.clock.now());
         for some in untold.chunks(MOST_TOLD) {
-            let told = Tell(Change::SeenAlive(some.to_vec()));
+            let told = Inform(Change::SeenAlive(some.to_vec()));
             // What could not be told is looked at again: its session is still seen.
             if let Err(error) = self.context.committer.submit(Origin::system(), told).await {
                 tracing::warn!(%error, "other nodes could not be told which sessions are alive here");

@@ -39,9 +39,9 @@ impl Operation for WriteBeside {
 
 /// Tells those who follow this process what is in its memory and on no record.
 #[derive(Debug)]
-pub struct Tell(pub Change);
+pub struct Inform(pub Change);
 
-impl Operation for Tell {
+impl Operation for Inform {
     type Outcome = ();
 
     fn decide(&self, _: &Origin, draft: &mut Draft<'_>) -> Result<(), Error> {

@@ -40,7 +40,7 @@ impl GateState {
         self.sightings.seen = Some(Mutex::default());
     }
 
-    pub(in crate::gate) fn untold_signs(&self, now: Time) -> Vec<(SessionNumber, Time)> {
+    pub(in crate::gate) fn signs_unknown_elsewhere(&self, now: Time) -> Vec<(SessionNumber, Time)> {
         let Some(seen) = &self.sightings.seen else { return vec![] };
         let mut seen = seen.lock();
         seen.extend(self.holdings.sessions());

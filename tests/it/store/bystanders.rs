@@ -61,7 +61,7 @@ async fn where_no_connection_that_listens_lasts_nodes_follow_by_asking_and_ends_
     let (base, database) = (Base::new(), Database::new());
     let (mut nodes, mut known) = (vec![], vec![]);
     for _ in 0..2 {
-        let open = sessiond_store::open_node(&database.url).await.unwrap();
+        let open = sessiond_store::open_to_serve(&database.url).await.unwrap();
         known.push(open.nodes.clone().unwrap());
         let node = base.start_on(open, Clock::system()).await;
         tokio::time::timeout(SLACK, node.gate.lease().begun()).await.expect("a node gets a lease");

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use sessiond::clock::Clock;
 use sessiond::committer::{
     BeginRevocation, ChangeOrganization, ChangeStream, CreateOrganization, CreateWebhook, DeclareStream,
-    EnsureApplication, IntroducePrincipal, IssueToken, Nothing, ReportActivity, Tell, WriteBeside,
+    EnsureApplication, Inform, IntroducePrincipal, IssueToken, Nothing, ReportActivity, WriteBeside,
 };
 use sessiond::gate::{Gate, Order, Slice};
 use sessiond_core::Time;
@@ -165,8 +165,8 @@ impl Other {
             }
             17 => other(running, issuers(&self.name("issuer"))),
             18 => self.stream(player, running),
-            19 => other(running, Tell(Change::Presented(number, self.token(player)))),
-            20 => other(running, Tell(Change::SeenAlive(vec![(number, running.now())]))),
+            19 => other(running, Inform(Change::Presented(number, self.token(player)))),
+            20 => other(running, Inform(Change::SeenAlive(vec![(number, running.now())]))),
             _ => other(running, Nothing),
         }
     }

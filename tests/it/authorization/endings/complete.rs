@@ -49,7 +49,7 @@ const STAYS: [(&str, usize, &[Thing]); 8] = [
     ("mcp/lost_session.rs", 1, &[]),
     ("mcp/pump.rs", 1, &[Thing::McpStream, Thing::McpEvents, Thing::SseConnection, Thing::BareSseConnection]),
     // The same things on their way from the node that they live on; `tests/it/nodes` tries how they end.
-    ("nodes/relay.rs", 1, &[]),
+    ("nodes/escort.rs", 1, &[]),
     ("mcp/relay.rs", 1, &[Thing::McpCall, Thing::ModernCall, Thing::ModernListen]),
 ];
 

@@ -53,7 +53,7 @@ fn watch(pass: Pass) -> Watch {
 }
 
 /// The response of another node as this one gives it, good for as long as a pass.
-pub fn relayed(response: Response<Incoming>, pass: Pass) -> Response<Body> {
+pub fn escorted(response: Response<Incoming>, pass: Pass) -> Response<Body> {
     let (mut parts, body) = response.into_parts();
     parts.headers = of_end_to_end(&parts.headers);
     let chunks = stream::unfold((body, watch(pass)), |(mut body, watch)| async move {
@@ -82,7 +82,7 @@ async fn next(body: &mut Incoming, over: &CancellationToken) -> Option<Result<By
 /// The response of another node whose connection changes to another protocol, if it does; both connections are then joined.
 pub fn upgraded(mut response: Response<Incoming>, client: OnUpgrade, pass: Pass) -> Response<Body> {
     if response.status() != axum::http::StatusCode::SWITCHING_PROTOCOLS {
-        return relayed(response, pass);
+        return escorted(response, pass);
     }
     let peer = hyper::upgrade::on(&mut response);
     tokio::spawn(async move {
