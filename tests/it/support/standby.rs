@@ -120,14 +120,25 @@ impl Pair {
         primary.close().await.unwrap();
     }
 
-    /// Kills the primary as `kill -9` does.
+    /// Kills the primary as when its machine dies.
     pub fn kill_primary(&self) {
-        kill_process(self.process_of("primary"), Signal::KILL).unwrap();
+        self.kill("primary");
     }
 
     /// Kills the standby likewise.
     pub fn kill_standby(&self) {
-        kill_process(self.process_of("standby"), Signal::KILL).unwrap();
+        self.kill("standby");
+    }
+
+    /// Kills all processes of a server, first of all whom the others watch: one that outlived it by a moment would give up
+    /// waiting for the standby, and show to the rest what nobody but them will ever have.
+    fn kill(&self, server: &str) {
+        let first = self.process_of(server);
+        kill_process(first, Signal::STOP).unwrap();
+        for process in children(first) {
+            kill_process(process, Signal::KILL).ok();
+        }
+        kill_process(first, Signal::KILL).unwrap();
     }
 
     fn process_of(&self, server: &str) -> Pid {
@@ -165,4 +176,18 @@ impl Pair {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
+}
+
+/// The processes that a process has started.
+fn children(of: Pid) -> Vec<Pid> {
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    let child = |entry: std::fs::DirEntry| {
+        let process: i32 = entry.file_name().to_str()?.parse().ok()?;
+        let about = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+        // After its name, in which there may be anything, come its state and who has started it.
+        let (_, rest) = about.rsplit_once(')')?;
+        let parent: i32 = rest.split_whitespace().nth(1)?.parse().ok()?;
+        if parent == of.as_raw_nonzero().get() { Pid::from_raw(process) } else { None }
+    };
+    all.filter_map(child).collect()
 }
