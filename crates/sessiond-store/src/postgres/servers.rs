@@ -18,7 +18,7 @@ use crate::values::Stored;
 /// How long making a connection may take, and asking it what it is.
 pub(super) const CONNECTING: Duration = Duration::from_secs(3);
 
-/// How long something is waited for before it is looked whether the server is still the primary.
+/// How long something is waited for before it is looked whether whoever does it is still there.
 const LOOKING_AGAIN: Duration = Duration::from_secs(2);
 
 /// The oldest server with all that is asked of one.
@@ -96,30 +96,34 @@ impl Servers {
         }
     }
 
-    /// Waits for something that is done at a server, but not for one that is no primary any more: for one that is gone without a
-    /// word nobody waits as long as for one that is slow, or waits for its standby.
-    pub(super) async fn unless_replaced<Value, Error: From<sqlx::Error>>(
+    /// Waits for something that a process of a server does, but not for one that is gone without a word: for that nobody waits as
+    /// long as for one that is slow, or waits for its standby.
+    pub(super) async fn unless_gone<Value, Error: From<sqlx::Error>>(
         &self,
         place: &str,
+        process: i32,
         work: impl Future<Output = Result<Value, Error>>,
     ) -> Result<Value, Error> {
         tokio::select! {
             outcome = work => outcome,
-            () = self.replaced(place) => {
-                Err(sqlx::Error::from(io::Error::other("another server is the primary by now")).into())
-            }
+            why = self.gone(place, process) => Err(sqlx::Error::from(io::Error::other(why)).into()),
         }
     }
 
-    /// Resolves when another server is found to be the primary.
-    async fn replaced(&self, place: &str) {
+    /// Resolves when another server is found to be the primary, or the process to have ended there.
+    async fn gone(&self, place: &str, process: i32) -> &'static str {
         loop {
             sleep(LOOKING_AGAIN).await;
-            if let Ok((_, connection)) = self.primary().await {
-                close(connection).await;
-                if !self.primary_was_at(place) {
-                    return;
-                }
+            let Ok((_, mut connection)) = self.primary().await else { continue };
+            let sql = "select exists (select from pg_stat_activity where pid = $1)";
+            let there = sqlx::query_scalar(sql).bind(process).fetch_one(&mut connection);
+            let there = timeout(CONNECTING, there).await;
+            close(connection).await;
+            if !self.primary_was_at(place) {
+                return "another server is the primary by now";
+            }
+            if let Ok(Ok(false)) = there {
+                return "the server has ended the connection";
             }
         }
     }

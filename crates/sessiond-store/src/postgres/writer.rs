@@ -116,9 +116,9 @@ impl PgWriter {
         let idle = self.link.is_some();
         let mut link = self.take().await?;
         let sql = beginning(self.in_turn, link.turn_key, applied.map_or(i64::MAX, |at| at.commit));
-        let place = link.place.clone();
+        let (place, process) = (link.place.clone(), link.process);
         let rows = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(&mut link.connection);
-        let rows = self.servers.unless_replaced(&place, within(TURN, rows)).await;
+        let rows = self.servers.unless_gone(&place, process, within(TURN, rows)).await;
         match rows.map_err(StoreError::from).and_then(|rows| begun(&rows, applied)) {
             Ok(begun) => {
                 self.link = Some(link);
@@ -149,18 +149,18 @@ impl PgWriter {
             rows::write(&mut link.connection, batch).await?;
             head::finish(&mut link.connection, number, id, &head, batch, &link.channel).await
         };
-        let place = link.place.clone();
+        let (place, process) = (link.place.clone(), link.process);
         let written = async {
             let written = tokio::time::timeout(WRITING, written).await;
-            written.unwrap_or_else(|_| Err(StoreError::Failed("writing took too long".to_owned())))
+            written.unwrap_or_else(|_| Err(StoreError::Away("writing took too long".to_owned())))
         };
-        if let Err(error) = self.servers.unless_replaced(&place, written).await {
+        if let Err(error) = self.servers.unless_gone(&place, process, written).await {
             self.put_back(link).await;
             return Err(error);
         }
         self.in_turn = false;
         let commit = within(COMMITTING, sqlx::raw_sql("commit").execute(&mut link.connection));
-        match self.servers.unless_replaced(&place, commit).await {
+        match self.servers.unless_gone(&place, process, commit).await {
             Ok(_) => self.link = Some(link),
             Err(error) => {
                 drop(link);
