@@ -67,6 +67,9 @@ pub enum Error {
     /// The queue is full or the service is shutting down: try again.
     #[error("The service is busy; try again shortly")]
     Busy,
+    /// It was handed to the database, which has not said whether it has it.
+    #[error("The database has not said whether this was carried out")]
+    OutcomeUnknown,
     /// No space is left to write to. What was revoked is denied from memory, but not recorded.
     #[error("The disk is full; nothing was written")]
     DiskFull,
@@ -165,6 +168,7 @@ impl From<&StoreError> for Error {
         match error {
             StoreError::Full => Self::DiskFull,
             StoreError::Away(_) => Self::Busy,
+            StoreError::Unknown(_) => Self::OutcomeUnknown,
             error => Self::Internal(error.to_string()),
         }
     }

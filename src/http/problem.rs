@@ -334,6 +334,15 @@ impl From<Error> for Problem {
             Error::Busy => {
                 Self { retry_after: Some(1), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message) }
             }
+            Error::OutcomeUnknown => Self {
+                retry_after: Some(1),
+                ..Self::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "outcome_unknown",
+                    "The database has not said whether this was carried out: look before repeating it, or repeat it with the \
+                     same Idempotency-Key",
+                )
+            },
             Error::DiskFull => Self::new(
                 StatusCode::INSUFFICIENT_STORAGE,
                 "disk_full",

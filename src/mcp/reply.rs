@@ -403,7 +403,9 @@ impl ErrorResponse {
             | Error::TooManyToBar(_) => plain(StatusCode::CONFLICT, -32000),
             Error::Unprocessable { .. } => plain(StatusCode::UNPROCESSABLE_ENTITY, -32000),
             Error::Gone(ended) => Self::session_not_found(Some(ended.reason)),
-            Error::Busy => Self { retry_after: Some(1), ..plain(StatusCode::SERVICE_UNAVAILABLE, -32000) },
+            Error::Busy | Error::OutcomeUnknown => {
+                Self { retry_after: Some(1), ..plain(StatusCode::SERVICE_UNAVAILABLE, -32000) }
+            }
             Error::DiskFull => plain(StatusCode::INSUFFICIENT_STORAGE, -32000),
             Error::Internal(cause) => {
                 tracing::error!(%cause, "internal error");

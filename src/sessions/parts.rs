@@ -85,6 +85,7 @@ pub(super) fn accepted(refusals: Vec<Option<Refusal>>) -> Vec<Result<(), Refusal
 fn again(error: &Error) -> Error {
     match error {
         Error::Busy => Error::Busy,
+        Error::OutcomeUnknown => Error::OutcomeUnknown,
         Error::DiskFull => Error::DiskFull,
         Error::Unprocessable { .. } => super::idempotency::reused(),
         other => Error::Internal(other.to_string()),

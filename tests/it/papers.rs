@@ -14,7 +14,7 @@ use crate::support::{CLIENT_ID, CLIENT_SECRET, Daemon, postgres};
 use crate::terminal::sshd::Sshd;
 
 /// Blocks that are not run, by their first line, and why.
-const LEFT_OUT: [(&str, &str, &str); 4] = [
+const LEFT_OUT: [(&str, &str, &str); 5] = [
     ("README.md", "$ make run", "builds the release binary and serves at a fixed port"),
     ("README.md", "$ PORT=3001 npx", "downloads a server; the test has the same one from tests/clients"),
     ("docs/mcp-gateway.md", "$ PORT=3001 npx", "the same"),
@@ -23,6 +23,7 @@ const LEFT_OUT: [(&str, &str, &str); 4] = [
         "$ sessiond migrate-store",
         "needs a service that is stopped; operation/migrate_store.rs has its own",
     ),
+    ("docs/scale.md", "$ make run-cluster", "nodes/command.rs runs what it does, and what it says to try"),
 ];
 
 /// Every page: its path from the root, and its text.

@@ -100,7 +100,7 @@ impl Refused {
             }
             Error::InvalidTarget(message) => Self::new("invalid_target", message),
             Error::Invalid { message, .. } => Self::new("invalid_scope", message),
-            Error::Busy => Self {
+            Error::Busy | Error::OutcomeUnknown => Self {
                 status: StatusCode::SERVICE_UNAVAILABLE,
                 ..Self::new("temporarily_unavailable", error.to_string())
             },
