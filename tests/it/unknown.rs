@@ -42,7 +42,7 @@ impl Callers {
 
     fn for_operation(&self, id: &str) -> &Holder {
         match id.split('.').next().unwrap() {
-            "organizations" => &self.platform,
+            "organizations" | "nodes" => &self.platform,
             "me" => &self.person,
             "media" => &self.media,
             "workloads" => &self.cluster,

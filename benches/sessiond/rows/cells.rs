@@ -18,8 +18,10 @@ const SIGNS_A_SECOND: f64 = 1_000_000.0;
 const USED: f64 = 0.5;
 /// How much memory a node has for sessions; KiB.
 const MEMORY: f64 = 16.0 * 1_048_576.0;
-/// Organizations, the largest of them as large as so many others after it: their sizes fall as one divided by their rank.
+/// Organizations, whose sizes fall as one divided by their rank, as sizes of towns do; the first ranks are left out, because no
+/// organization is larger than a cell.
 const ORGANIZATIONS: usize = 200_000;
+const RANKS_LEFT_OUT: usize = 12;
 /// How many organizations are twice as large a while later.
 const GROWING: usize = ORGANIZATIONS / 20;
 
@@ -99,8 +101,9 @@ fn measured(bench: &Bench) -> anyhow::Result<Carried> {
 /// Puts organizations on cells, the largest first, each where least is; lets some of them grow; and evens that out by moving
 /// the fewest sessions.
 fn placed(cells: usize) -> Vec<Line> {
-    let harmonic: f64 = (1..=ORGANIZATIONS).map(|rank| 1.0 / rank as f64).sum();
-    let mut sizes: Vec<f64> = (1..=ORGANIZATIONS).map(|rank| SESSIONS / harmonic / rank as f64).collect();
+    let ranks = RANKS_LEFT_OUT + 1..=RANKS_LEFT_OUT + ORGANIZATIONS;
+    let harmonic: f64 = ranks.clone().map(|rank| 1.0 / rank as f64).sum();
+    let mut sizes: Vec<f64> = ranks.map(|rank| SESSIONS / harmonic / rank as f64).collect();
     let fair = SESSIONS / cells as f64;
     let largest = sizes[0] / fair;
     let mut dice = Dice::new(7);

@@ -531,8 +531,9 @@ async fn the_terminal_is_told_that_it_shows_utf_8_and_backspace_takes_whole_char
         assert!(modes.split_whitespace().any(|word| word == mode), "{mode}: {modes}");
     }
     assert!(modes.contains("erase = ^?;") && modes.contains("intr = ^C;"), "{modes}");
-    client.types("cat | od -An -tx1\r").await;
-    client.until("od -An -tx1\n").await;
+    // What is typed before the shell has given the terminal to what it runs is the shell's to read.
+    client.types("echo re''ady; cat | od -An -tx1\r").await;
+    client.until("ready\n").await;
     client.types("aü\u{7f}\u{65e5}\u{7f}b\r\u{4}").await;
     client.until_it("the bytes", |text| text.contains(" 61 62 0a")).await;
 }
