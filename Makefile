@@ -37,7 +37,8 @@ ON_POSTGRES := agents:: feeds:: orders:: store::suite:: store::batches:: store::
 SLOW_ON_POSTGRES := directory:: mcp:: media:: workloads:: terminals:: webhooks:: idempotency:: races:: kills:: authority:: \
     traces:: people:: organizations:: store::retention::
 # Those that lose connections, servers and processes, ten times as often as with `make test`: they choose their store themselves.
-REPEATED := store::lost_commits:: store::failover:: store::bystanders:: store::copying:: operation::migrate_store::
+REPEATED := store::lost_commits:: store::failover:: store::bystanders:: store::copying:: operation::migrate_store:: \
+    nodes::
 .PHONY: test-postgres
 test-postgres: compiler terminals postgres clients
 	TEST_STORE=postgres python3 tests/timed.py cargo test --locked --test it -- $(ON_POSTGRES)

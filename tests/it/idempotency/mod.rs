@@ -15,10 +15,10 @@ const ACCOUNTS: &str = "/api/v1/service-accounts";
 
 /// What an answer is compared by.
 #[derive(Debug, Clone, PartialEq)]
-struct Told {
-    status: u16,
-    body: Value,
-    replayed: bool,
+pub struct Told {
+    pub status: u16,
+    pub body: Value,
+    pub replayed: bool,
 }
 
 impl Told {
@@ -31,7 +31,7 @@ impl Told {
     }
 }
 
-async fn try_keyed(
+pub async fn try_keyed(
     holder: &Holder,
     method: Method,
     path: &str,

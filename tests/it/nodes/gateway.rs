@@ -11,14 +11,14 @@ use crate::mcp::{Client, Stream};
 use crate::support::Holder;
 
 /// Nodes with an application before an upstream.
-struct House {
-    cluster: Cluster,
-    application: String,
-    upstream: Upstream,
+pub struct House {
+    pub cluster: Cluster,
+    pub application: String,
+    pub upstream: Upstream,
 }
 
 impl House {
-    async fn with(count: usize, flags: &[&str]) -> Self {
+    pub async fn with(count: usize, flags: &[&str]) -> Self {
         let (cluster, upstream) = (Cluster::with(count, flags).await, Upstream::start().await);
         let application = cluster.application().await;
         let path = format!("/api/v1/applications/{application}/upstream");
@@ -28,7 +28,7 @@ impl House {
     }
 
     /// A client that has come to a node and has an open session.
-    async fn connect(&self, node: usize) -> Client {
+    pub async fn connect(&self, node: usize) -> Client {
         let token = self.cluster.nodes[node].operator().await.token.unwrap();
         let mut client = Client { url: self.url(node), token, session: None, http: reqwest::Client::new() };
         client.initialize().await;
@@ -40,11 +40,11 @@ impl House {
     }
 
     /// A client that goes on elsewhere.
-    fn moved(&self, client: &Client, node: usize) -> Client {
+    pub fn moved(&self, client: &Client, node: usize) -> Client {
         Client { url: self.url(node), ..client.clone() }
     }
 
-    async fn revoke_all(&self, node: usize) -> Value {
+    pub async fn revoke_all(&self, node: usize) -> Value {
         let path = format!("/api/v1/applications/{}/sessions", self.application);
         let (status, body) = self.cluster.at(node).delete(&path).await;
         assert_eq!(status, StatusCode::OK, "{body}");

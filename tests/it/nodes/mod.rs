@@ -1,9 +1,12 @@
 //! Several sessiond on one PostgreSQL, each a process of its own, as clients meet them: whichever they come to.
 
 mod agents;
+mod clients;
 mod command;
 mod gateway;
+mod kills;
 mod outages;
+mod races;
 mod terminals;
 
 use std::path::PathBuf;
@@ -54,22 +57,43 @@ impl Cluster {
 
     /// Starts one more.
     pub async fn start(&mut self) {
-        let command = self.command();
-        let daemon = tokio::task::spawn_blocking(move || Daemon::spawn(command)).await.unwrap();
-        ready(&daemon.base).await;
+        let daemon = self.started(&self.database.url).await;
         self.nodes.push(daemon);
     }
 
+    /// Kills a node as `kill -9` does, and starts another in its place, which has its own way to the database.
+    pub async fn replace(&mut self, node: usize, database: &str) {
+        self.nodes[node].child.kill().unwrap();
+        self.nodes[node] = self.started(database).await;
+    }
+
+    async fn started(&self, database: &str) -> Daemon {
+        let command = self.command_with(database);
+        let daemon = tokio::task::spawn_blocking(move || Daemon::spawn(command)).await.unwrap();
+        ready(&daemon.base).await;
+        daemon
+    }
+
     pub fn command(&self) -> Command {
+        self.command_with(&self.database.url)
+    }
+
+    fn command_with(&self, database: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sessiond"));
         command
             .args(["serve", "--listen", "127.0.0.1:0", "--rate-limit", "0"])
-            .args(["--database", &self.database.url, "--secret-key-file", self.key.to_str().unwrap()])
+            .args(["--database", database, "--secret-key-file", self.key.to_str().unwrap()])
             .args(&self.flags)
             .current_dir(self.directory.path())
             .env("SESSIOND_BOOTSTRAP_CLIENT_ID", CLIENT_ID)
             .env("SESSIOND_BOOTSTRAP_CLIENT_SECRET", CLIENT_SECRET);
         command
+    }
+
+    /// Sends a signal to a node's process.
+    pub fn signal(&self, node: usize, signal: &str) {
+        let process = self.nodes[node].child.id().to_string();
+        assert!(Command::new("kill").args([signal, &process]).status().unwrap().success());
     }
 
     /// The operator, who has come to a node.

@@ -1,6 +1,5 @@
 //! Nodes that are killed, paused or cut off.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use reqwest::StatusCode;
@@ -8,11 +7,6 @@ use serde_json::json;
 
 use super::Cluster;
 use crate::support::Feed;
-
-fn signal(cluster: &Cluster, node: usize, signal: &str) {
-    let process = cluster.nodes[node].child.id().to_string();
-    assert!(Command::new("kill").args([signal, &process]).status().unwrap().success());
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_is_killed_takes_nothing_with_it_that_was_answered() {
@@ -51,7 +45,7 @@ async fn a_node_that_is_paused_is_waited_for_as_long_as_its_lease_and_serves_not
         let session = fresh.connect(json!({ "applicationId": application, "name": "x" })).await;
         let path = format!("/api/v1/agent-sessions/{}/events", session.id);
         let mut feed = Feed::open(&session.holder, &path, None).await;
-        signal(&cluster, 1, "-STOP");
+        cluster.signal(1, "-STOP");
         let begun = Instant::now();
         let (status, body) = cluster.at(0).delete(&session.path()).await;
         let took = begun.elapsed();
@@ -64,7 +58,7 @@ async fn a_node_that_is_paused_is_waited_for_as_long_as_its_lease_and_serves_not
             async move { session.call("heartbeat").await }
         });
         tokio::time::sleep(Duration::from_millis(100)).await;
-        signal(&cluster, 1, "-CONT");
+        cluster.signal(1, "-CONT");
         let (status, told) = asking.await.unwrap();
         assert!(matches!(status.as_u16(), 401 | 410 | 503), "{status} {told}");
         while feed.next().await.is_some() {}
