@@ -102,6 +102,7 @@ pub struct Pass {
 pub struct Signal {
     session: Option<CancellationToken>,
     credential: Option<CancellationToken>,
+    lease: Arc<Lease>,
 }
 
 impl Signal {
@@ -113,9 +114,12 @@ impl Signal {
         }
     }
 
-    /// Whether it has fired.
+    /// Whether it has fired, or will as soon as somebody can say so: a process that was paused goes on in the middle of what it
+    /// did, before the task that ends everything with the lease has its turn.
     pub fn is_cancelled(&self) -> bool {
-        [&self.session, &self.credential].into_iter().flatten().any(CancellationToken::is_cancelled)
+        let fired =
+            [&self.session, &self.credential].into_iter().flatten().any(CancellationToken::is_cancelled);
+        fired || !self.lease.holds()
     }
 }
 
@@ -159,7 +163,8 @@ impl Pass {
                 () = self.lease.ended() => {}
             },
         }
-        self.ending().unwrap_or(Ending::Session(Reason::Terminated))
+        // Of these only a lease begins again.
+        self.ending().unwrap_or(Ending::Lapsed)
     }
 
     /// What has ended, if anything has. The session's end says more than that of a credential which ends with it. The lease is
@@ -197,7 +202,13 @@ impl Pass {
         Signal {
             session: self.session.as_ref().map(|flight| flight.cancelled.clone()),
             credential: self.credential.as_ref().map(|held| held.holding.flight.cancelled.clone()),
+            lease: self.lease.clone(),
         }
+    }
+
+    /// The lease that it is good for.
+    pub fn lease(&self) -> Arc<Lease> {
+        self.lease.clone()
     }
 }
 

@@ -157,7 +157,12 @@ impl Gateway {
                 // An error for each call is better than a client that waits for answers that are lost.
                 let reader = stream.refuse(&RpcError::stream_lost());
                 let reader = reader.map_err(|_| ErrorResponse::session_not_found(None))?;
-                Ok(events_response(&HeaderMap::new(), stream, reader, ReadRight::Own))
+                Ok(events_response(
+                    &HeaderMap::new(),
+                    stream,
+                    reader,
+                    ReadRight::Own(self.sessions.admission.lease()),
+                ))
             }
             (upstream, false) => {
                 let outgoing = resuming(&context, &session, parts, upstream);

@@ -113,7 +113,8 @@ impl InFlight {
         match stop {
             StopReason::Ended => {
                 let ending = self.pass.as_ref().and_then(Pass::ending);
-                RpcError::cut_off_by(ending.unwrap_or(Ending::Session(Reason::Terminated)))
+                // Of what can end it only a lease begins again.
+                RpcError::cut_off_by(ending.unwrap_or(Ending::Lapsed))
             }
             StopReason::Stopping => RpcError::stopping(),
             StopReason::OverBudget => RpcError::over_budget(),

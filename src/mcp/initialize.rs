@@ -286,7 +286,12 @@ impl Gateway {
             Pump::new(in_flight, pumped.clone(), gateway.config.upstream_timeout, &read, rest).run().await;
             gateway.streams.mark_ended(&pumped);
         });
-        legacy::events_response(&head.headers, stream, reader, ReadRight::Own)
+        legacy::events_response(
+            &head.headers,
+            stream,
+            reader,
+            ReadRight::Own(self.sessions.admission.lease()),
+        )
     }
 }
 

@@ -270,7 +270,7 @@ impl Gateway {
         };
         match detach::run_until(waiting, work).await {
             Ok(UpstreamOutcome::Events(headers, stream, reader)) => {
-                Ok(events_response(&headers, stream, reader, ReadRight::Own))
+                Ok(events_response(&headers, stream, reader, ReadRight::Own(self.sessions.admission.lease())))
             }
             Ok(UpstreamOutcome::Whole(answer, in_flight)) => Ok(whole_response(*answer, in_flight)),
             Ok(UpstreamOutcome::Failed(rpc_error, in_flight)) => Err(in_flight.failed(rpc_error)),

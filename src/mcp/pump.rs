@@ -15,7 +15,7 @@ use super::in_flight::{InFlight, StopReason};
 use super::reply::RpcError;
 use super::resumable_stream::{End, ResumableStream};
 use super::sse_events::{Splitter, renamed_part};
-use crate::gate::Pass;
+use crate::gate::{Lease, Pass};
 use crate::meter;
 
 /// An event up to this size is handed on whole, so that it can still be replaced by an error.
@@ -159,7 +159,7 @@ impl Pump {
 /// What entitles a reader to read a stream.
 pub enum ReadRight {
     /// The reader asked for the answers on the stream: whoever writes the stream ends it for the reader too.
-    Own,
+    Own(Arc<Lease>),
     /// The reader resumes the stream. Once its session or credential has ended it gets nothing of what is held.
     InFlight(Box<InFlight>),
     /// The reader's own credential, where another request may have opened the stream.
@@ -170,9 +170,19 @@ impl ReadRight {
     /// The pass of the reader's own, if it has one.
     fn pass(&self) -> Option<&Pass> {
         match self {
-            Self::Own => None,
+            Self::Own(_) => None,
             Self::InFlight(in_flight) => in_flight.pass.as_ref(),
             Self::Credential(pass) => Some(pass),
+        }
+    }
+}
+
+impl ReadRight {
+    /// The lease without which nothing is read.
+    fn lease(&self) -> Arc<Lease> {
+        match self {
+            Self::Own(lease) => lease.clone(),
+            _ => self.pass().map(Pass::lease).unwrap_or_default(),
         }
     }
 }
@@ -181,8 +191,9 @@ impl ReadRight {
 /// none.
 pub fn body(first: Option<Bytes>, stream: Arc<ResumableStream>, reader: u64, right: ReadRight) -> Body {
     let (quiet_at, measured) = (Instant::now() + QUIET, meter::Stream::begin("mcp"));
+    let lease = right.lease();
     let reader_body =
-        ReaderBody { first, stream, reader, right, finished: false, quiet_at, _measured: measured };
+        ReaderBody { first, stream, reader, right, lease, finished: false, quiet_at, _measured: measured };
     Body::from_stream(stream::unfold(reader_body, |mut reader_body| async move {
         let next = match reader_body.first.take() {
             Some(first) => first,
@@ -199,6 +210,7 @@ struct ReaderBody {
     stream: Arc<ResumableStream>,
     reader: u64,
     right: ReadRight,
+    lease: Arc<Lease>,
     /// Whether the last words have been sent.
     finished: bool,
     quiet_at: Instant,
@@ -228,7 +240,7 @@ impl ReaderBody {
         tokio::select! {
             biased;
             words = credential => self.end_before_session(words).await,
-            piece = self.stream.read(self.reader) => piece,
+            piece = self.stream.read(self.reader, &self.lease) => piece,
             () = sleep_until(self.quiet_at) => Some(Bytes::from_static(b":\n\n")),
         }
     }
@@ -239,7 +251,7 @@ impl ReaderBody {
     async fn end_before_session(&mut self, words: String) -> Option<Bytes> {
         timeout(LAST_WORDS_PATIENCE, self.stream.ended()).await.ok();
         if self.stream.ending() == Some(End::Cut) {
-            return self.stream.read(self.reader).await;
+            return self.stream.read(self.reader, &self.lease).await;
         }
         self.finished = true;
         Some(words.into())

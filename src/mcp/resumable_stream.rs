@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::budget::Share;
 use super::event_id::EventId;
 use super::reply::RpcError;
+use crate::gate::Lease;
 use state::{MOST_BYTES, Piece, State};
 
 /// A stream of events, with at most one reader at a time.
@@ -230,10 +231,14 @@ impl ResumableStream {
     }
 
     /// The next piece for a reader; `None` at the end of the stream, or once another reader has taken over.
-    pub async fn read(&self, reader: u64) -> Option<Bytes> {
+    pub async fn read(&self, reader: u64, lease: &Lease) -> Option<Bytes> {
         self.until(&self.readable, |state| {
             if state.reader != reader {
                 return Some(None);
+            }
+            // A process that was paused goes on here, perhaps before whoever writes the stream can cut it off.
+            if !lease.holds() && state.end != Some(End::Cut) {
+                return None;
             }
             match state.take() {
                 Some(piece) => Some(Some(piece)),

@@ -2,6 +2,7 @@
 //! ended and that was answered, although this node knows nothing of what it is: the other node says the last words, and gets a
 //! moment for them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -17,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::peers::of_end_to_end;
-use crate::gate::{Pass, YIELD};
+use crate::gate::{Lease, Pass, YIELD};
 
 /// How long the other node has for its last words: less than whoever ends something waits for this node.
 const LAST_WORDS: Duration = Duration::from_millis(YIELD.as_millis() as u64 * 3 / 4);
@@ -27,19 +28,28 @@ const READ: usize = 16 << 10;
 /// Says when nothing more may be handed on.
 struct Watch {
     over: CancellationToken,
+    lease: Arc<Lease>,
     /// Lets go of the pass when the way is given up.
     _done: DropGuard,
+}
+
+impl Watch {
+    /// Asked in the moment in which something is handed on: a process that was paused goes on there before anybody could tell it.
+    fn is_over(&self) -> bool {
+        self.over.is_cancelled() || !self.lease.holds()
+    }
 }
 
 /// Holds a pass until the way is given up, or its end and the last words are over.
 fn watch(pass: Pass) -> Watch {
     let pass = pass.escorting();
     let (over, done) = (CancellationToken::new(), CancellationToken::new());
-    let watch = Watch { over: over.clone(), _done: done.clone().drop_guard() };
+    let lease = pass.lease();
+    let watch = Watch { over: over.clone(), lease: lease.clone(), _done: done.clone().drop_guard() };
     tokio::spawn(async move {
         tokio::select! {
             ending = pass.ended() => {
-                if ending != Ending::Lapsed {
+                if ending != Ending::Lapsed && lease.holds() {
                     tokio::time::timeout(LAST_WORDS, done.cancelled()).await.ok();
                 }
             }
@@ -57,20 +67,23 @@ pub fn escorted(response: Response<Incoming>, pass: Pass) -> Response<Body> {
     let (mut parts, body) = response.into_parts();
     parts.headers = of_end_to_end(&parts.headers);
     let chunks = stream::unfold((body, watch(pass)), |(mut body, watch)| async move {
-        let chunk = next(&mut body, &watch.over).await?;
+        let chunk = next(&mut body, &watch).await?;
         Some((chunk, (body, watch)))
     });
     Response::from_parts(parts, Body::from_stream(chunks))
 }
 
 /// The next bytes; none at the end, or once nothing more may be handed on.
-async fn next(body: &mut Incoming, over: &CancellationToken) -> Option<Result<Bytes, hyper::Error>> {
+async fn next(body: &mut Incoming, watch: &Watch) -> Option<Result<Bytes, hyper::Error>> {
     loop {
         let frame = tokio::select! {
             biased;
-            () = over.cancelled() => return None,
+            () = watch.over.cancelled() => return None,
             frame = body.frame() => frame?,
         };
+        if watch.is_over() {
+            return None;
+        }
         match frame.map(|frame| frame.into_data()) {
             Ok(Ok(data)) => return Some(Ok(data)),
             Ok(Err(_)) => {}
@@ -104,7 +117,7 @@ async fn join(client: Upgraded, peer: Upgraded, watch: Watch) {
         // What the other node still says is for a client that may only have closed its own side.
         std::future::pending::<()>().await;
     };
-    let down = down(&mut from_peer, &mut to_client, &watch.over);
+    let down = down(&mut from_peer, &mut to_client, &watch);
     tokio::select! {
         () = up => {}
         () = down => {}
@@ -113,23 +126,22 @@ async fn join(client: Upgraded, peer: Upgraded, watch: Watch) {
 }
 
 /// Hands on what the other node sends.
-async fn down(
-    from: &mut (impl AsyncRead + Unpin),
-    to: &mut (impl AsyncWrite + Unpin),
-    over: &CancellationToken,
-) {
+async fn down(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + Unpin), watch: &Watch) {
     let mut bytes = vec![0; READ];
     loop {
         let read = tokio::select! {
             biased;
-            () = over.cancelled() => return,
+            () = watch.over.cancelled() => return,
             read = from.read(&mut bytes) => read,
         };
         let Ok(some @ 1..) = read else { return };
+        if watch.is_over() {
+            return;
+        }
         let Some(some) = bytes.get(..some) else { return };
         tokio::select! {
             biased;
-            () = over.cancelled() => return,
+            () = watch.over.cancelled() => return,
             written = to.write_all(some) => if written.is_err() { return },
         }
     }

@@ -13,7 +13,7 @@ use sessiond_core::session::{Refusal, Session};
 use crate::clock::Clock;
 use crate::context::AppContext;
 use crate::error::Error;
-use crate::gate::{Pass, Side};
+use crate::gate::{Lease, Pass, Side};
 
 /// The way in for whatever takes longer than the check of its credential.
 #[derive(Clone)]
@@ -43,6 +43,11 @@ impl Registration {
 impl Admission {
     pub(super) fn new(context: Arc<AppContext>) -> Self {
         Self { context }
+    }
+
+    /// Until when anything may be handed on.
+    pub fn lease(&self) -> Arc<Lease> {
+        self.context.gate.lease()
     }
 
     /// Registers a request or stream of a session as under way, if the caller may and the session is live. The pass

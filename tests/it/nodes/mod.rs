@@ -3,6 +3,7 @@
 mod agents;
 mod clients;
 mod command;
+mod cut_off;
 mod gateway;
 mod kills;
 mod outages;
