@@ -389,15 +389,24 @@ impl Following {
         tokio::select! {
             biased;
             () = self.app.stopping.cancelled() => Next::Farewell(farewell("shutdown", None)),
-            ending = ended => Next::Farewell(match ending {
-                Ending::Credential(end) => farewell("credential_ended", Some(end)),
-                Ending::Session(_) => return Next::End,
-                Ending::Lapsed => farewell("lapsed", None),
-            }),
+            ending = ended => Next::after(ending),
             () = self.app.clock.reached(expires_at) => Next::Farewell(farewell("expired", None)),
-            frame = self.frames.next() => {
-                frame.flatten().map_or(Next::End, |item| Next::Event(item.event(self.reader)))
-            }
+            frame = self.frames.next() => match registration.and_then(|one| one.pass.ending()) {
+                // Whoever was stopped with the whole process goes on here before anybody could say that the lease has run out.
+                Some(ending) => Next::after(ending),
+                None => frame.flatten().map_or(Next::End, |item| Next::Event(item.event(self.reader))),
+            },
+        }
+    }
+}
+
+impl Next {
+    /// What a feed says last when what it was opened with has ended.
+    fn after(ending: Ending) -> Self {
+        match ending {
+            Ending::Credential(end) => Self::Farewell(farewell("credential_ended", Some(end))),
+            Ending::Session(_) => Self::End,
+            Ending::Lapsed => Self::Farewell(farewell("lapsed", None)),
         }
     }
 }

@@ -132,7 +132,7 @@ async fn exchange(
     if sender.ready(sink, lost).await.is_none() {
         return (close_code::AWAY, "");
     }
-    match sender.run(sink, listening, registration.ended()).await {
+    match sender.run(sink, listening, registration).await {
         Farewell::None => (close_code::NORMAL, ""),
         Farewell::TooLarge => (close_code::SIZE, "a message may have 1 MiB"),
         Farewell::Replaced => {

@@ -6,13 +6,13 @@ use std::time::Duration;
 use axum::extract::ws::Message;
 use bytes::Bytes;
 use futures_util::SinkExt;
-use sessiond_core::ending::Ending;
 use sessiond_core::reason::Reason;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, interval, timeout};
 
 use super::listener::Notice;
 use super::{Farewell, Sink};
+use crate::sessions::Registration;
 use crate::terminal::frame::{Mode, ServerFrame};
 use crate::terminal::hub::{Attachment, Piece};
 use crate::terminal::text::Text;
@@ -73,14 +73,15 @@ impl Sender {
         send_frame(sink, &ready).await.ok()
     }
 
-    /// Sends until the terminal or the connection ends. `listening` is the other half, and `ended` resolves when the
+    /// Sends until the terminal or the connection ends. `listening` is the other half, and the registration says when the
     /// client's credential has ended.
     pub async fn run(
         mut self,
         sink: &mut Sink,
         listening: impl Future<Output = Farewell>,
-        ended: impl Future<Output = Ending>,
+        registration: &Registration,
     ) -> Farewell {
+        let ended = registration.ended();
         tokio::pin!(listening, ended);
         let terminal = self.terminal.clone();
         let mut ping = interval(PING_EVERY);
@@ -97,6 +98,10 @@ impl Sender {
                 Next::Piece(Piece::Replaced) => return Farewell::Replaced,
                 Next::Piece(Piece::End(_)) => return Farewell::Ended(self.ended().await),
                 _ => {}
+            }
+            // Whoever was stopped with the whole process goes on here before anybody could say that the lease has run out.
+            if let Some(ending) = registration.pass.ending() {
+                return Farewell::Ended(end_reason(ending));
             }
             // A client that receives nothing must not keep the terminal from ending, nor its own messages from being read.
             let sent = tokio::select! {
