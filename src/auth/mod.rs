@@ -6,11 +6,11 @@ mod introspect;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, header};
+use axum::http::{Extensions, HeaderMap, header};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD as STANDARD;
 use parking_lot::Mutex;
@@ -55,6 +55,13 @@ pub struct RequestId(pub String);
 /// The address that a request comes from, as far as that can be believed; an extension of every request.
 #[derive(Debug, Clone, Copy)]
 pub struct ClientAddress(pub IpAddr);
+
+impl ClientAddress {
+    /// The address in a request's extensions.
+    pub fn of(extensions: &Extensions) -> IpAddr {
+        extensions.get().map_or(Ipv4Addr::UNSPECIFIED.into(), |&Self(address)| address)
+    }
+}
 
 /// Marks a response to a client that presented no credential of ours, which is limited in number. A client whose credential
 /// has ended is not counted, because it is to learn why.

@@ -1,7 +1,5 @@
 //! Requests for what lives on another node: that one answers them.
 
-use std::net::Ipv4Addr;
-
 use axum::body::Body;
 use axum::http::StatusCode;
 use axum::http::request::Parts;
@@ -15,12 +13,12 @@ use super::problem::Problem;
 use crate::auth::ClientAddress;
 use crate::error::Error;
 use crate::gate::{Pass, Side};
-use crate::nodes::{HandedOn, Owner, Peer, escorted, upgraded};
+use crate::nodes::{Peer, escorted, upgraded};
 
 /// The answer of the node that a session lives on, if that is another than this one. A request that was handed on is answered
 /// here, whatever becomes of it. It has no body.
 pub async fn of_owner(app: &App, session: &Session, parts: &mut Parts) -> Result<Option<Response>, Problem> {
-    let Some(peer) = other(app, session.node, parts).await? else { return Ok(None) };
+    let Some(peer) = elsewhere(app, session.node, parts).await? else { return Ok(None) };
     // It is registered first, so that whoever ends the session waits until nothing of it is handed on any more.
     let Some(pass) = app.gate.escort(session.number) else { return Ok(None) };
     hand_on(app, &peer, parts, pass).await.map(Some)
@@ -33,24 +31,17 @@ pub async fn of_deliverer(
     parts: &mut Parts,
 ) -> Result<Option<Response>, Problem> {
     let holder = app.outbox.deliverer().await?;
-    let Some(peer) = other(app, holder, parts).await? else { return Ok(None) };
+    let Some(peer) = elsewhere(app, holder, parts).await? else { return Ok(None) };
     let pass = app.sessions.admission.register(caller, Side::Management)?.pass;
     hand_on(app, &peer, parts, pass).await.map(Some)
 }
 
-/// The other node that something is at, if it is.
-async fn other(app: &App, node: Option<i64>, parts: &Parts) -> Result<Option<Peer>, Problem> {
-    if parts.extensions.get::<HandedOn>().is_some() {
-        return Ok(None);
-    }
-    match app.peers.owner_of(node).await.map_err(Error::from)? {
-        Owner::There(peer) => Ok(Some(peer)),
-        Owner::Here | Owner::Gone => Ok(None),
-    }
+async fn elsewhere(app: &App, node: Option<i64>, parts: &Parts) -> Result<Option<Peer>, Problem> {
+    Ok(app.peers.elsewhere(node, &parts.extensions).await.map_err(Error::from)?)
 }
 
 async fn hand_on(app: &App, peer: &Peer, parts: &mut Parts, pass: Pass) -> Result<Response, Problem> {
-    let from = parts.extensions.get().map_or(Ipv4Addr::UNSPECIFIED.into(), |&ClientAddress(from)| from);
+    let from = ClientAddress::of(&parts.extensions);
     let client = parts.extensions.remove::<OnUpgrade>();
     let response = app.peers.hand_on(peer, parts, Body::empty(), from).await.map_err(|error| {
         tracing::warn!(%error, "a request for what lives on another node");

@@ -1,7 +1,6 @@
 //! The layer of limits: how often a client may ask, how long a body may take to come, and how long a request may take to be
 //! answered.
 
-use std::net::Ipv4Addr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -26,7 +25,7 @@ use crate::secret;
 /// Lets a request through that is within its limits, and says in the response how much is left.
 pub async fn limits_layer(State(at): State<Layered>, request: Request, next: Next) -> Response {
     let app = &at.app;
-    let from = request.extensions().get().map_or(Ipv4Addr::UNSPECIFIED.into(), |&ClientAddress(from)| from);
+    let from = ClientAddress::of(request.extensions());
     if let Some(problem) = ambiguity(request.headers()) {
         return in_place_of_surface(&at, request, problem.into_response());
     }

@@ -1,6 +1,5 @@
 //! Streams and connections that live on another node: the bytes are where they were opened, and so the request is handed on.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -16,19 +15,12 @@ use super::{Gateway, RequestContext};
 use crate::auth::ClientAddress;
 use crate::error::Error;
 use crate::gate::Pass;
-use crate::nodes::{Claimed, HandedOn, Owner, Peer, escorted};
+use crate::nodes::{Claimed, HandedOn, Peer, escorted};
 
 impl Gateway {
-    /// The other node that something lives on, if it does and that node lets people in. A request that was handed on is
-    /// answered here, whatever becomes of it.
+    /// The other node that something lives on, if the request is to be handed on to it.
     pub(super) async fn owner(&self, node: Option<i64>, parts: &Parts) -> Result<Option<Peer>, Error> {
-        if parts.extensions.get::<HandedOn>().is_some() {
-            return Ok(None);
-        }
-        match self.peers.owner_of(node).await? {
-            Owner::There(peer) => Ok(Some(peer)),
-            Owner::Here | Owner::Gone => Ok(None),
-        }
+        Ok(self.peers.elsewhere(node, &parts.extensions).await?)
     }
 
     /// What another node answers, good for as long as a pass; none where it cannot be asked.
@@ -39,7 +31,7 @@ impl Gateway {
         body: Body,
         pass: Pass,
     ) -> Option<Response> {
-        match self.peers.hand_on(peer, parts, body, address(parts)).await {
+        match self.peers.hand_on(peer, parts, body, ClientAddress::of(&parts.extensions)).await {
             Ok(response) => Some(escorted(response, pass)),
             Err(error) => {
                 tracing::warn!(%error, "a request for a stream that lives on another node");
@@ -97,8 +89,4 @@ impl Gateway {
 /// The error for a store that cannot be asked about the other nodes.
 pub(super) fn refused(error: Error, context: &RequestContext) -> ErrorResponse {
     ErrorResponse::from_error(error, &context.metadata)
-}
-
-fn address(parts: &Parts) -> IpAddr {
-    parts.extensions.get().map_or(Ipv4Addr::UNSPECIFIED.into(), |&ClientAddress(from)| from)
 }

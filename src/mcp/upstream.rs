@@ -28,7 +28,7 @@ use super::reply::RpcError;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::directory::UpstreamSettings;
-use crate::outbound::{Allowances, Purpose, Resolver};
+use crate::outbound::{self, Allowances, Purpose, Resolver};
 use credential::Credentials;
 use sessiond_core::application::UpstreamCredential;
 use sessiond_core::ids::ApplicationNumber;
@@ -129,7 +129,7 @@ impl HttpClients {
         let answer =
             if encrypted { self.encrypted.request(request).await } else { self.plain.request(request).await };
         answer.map_err(|error| {
-            let cause = std::error::Error::source(&error).map(causes).unwrap_or_default();
+            let cause = std::error::Error::source(&error).map(outbound::causes).unwrap_or_default();
             tracing::warn!(%error, cause, url = without_query(&uri), "the upstream did not answer");
             match tls::rpc_error(&error) {
                 Some(rpc_error) => rpc_error,
@@ -145,14 +145,6 @@ fn without_query(uri: &Uri) -> String {
     let mut url = uri.to_string();
     url.truncate(url.find('?').unwrap_or(url.len()));
     url
-}
-
-/// An error and all its causes, for the log.
-fn causes(error: &(dyn std::error::Error + 'static)) -> String {
-    match error.source() {
-        Some(cause) => format!("{error}: {}", causes(cause)),
-        None => error.to_string(),
-    }
 }
 
 fn connector(resolver: Resolver) -> HttpConnector<Resolver> {

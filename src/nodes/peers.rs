@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
+use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
 use chrono::TimeDelta;
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -36,16 +36,6 @@ const CONNECT: Duration = Duration::from_secs(2);
 const BEGINNING: Duration = Duration::from_secs(30);
 /// How long a connection may be idle.
 const IDLE: Duration = Duration::from_secs(4);
-/// Headers about one connection, which the next one has for itself (RFC 9110, section 7.6.1). An upgrade goes on as what it is.
-const OF_CONNECTION: [&str; 7] = [
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-];
 
 /// Marks a request that another node has handed on to this one.
 #[derive(Debug, Clone, Copy)]
@@ -166,6 +156,22 @@ impl Peers {
         Ok(there.map_or(Owner::Gone, |one| Owner::There(Peer { number, url: one.url })))
     }
 
+    /// The other node that something lives on, if it does and that node lets people in, for a request with these extensions. One
+    /// that was handed on is answered here, whatever becomes of it.
+    pub async fn elsewhere(
+        &self,
+        node: Option<i64>,
+        extensions: &Extensions,
+    ) -> Result<Option<Peer>, StoreError> {
+        if extensions.get::<HandedOn>().is_some() {
+            return Ok(None);
+        }
+        match self.owner_of(node).await? {
+            Owner::There(peer) => Ok(Some(peer)),
+            Owner::Here | Owner::Gone => Ok(None),
+        }
+    }
+
     /// The client's address, if a request was handed on to this node by another; then this node does not hand it on.
     pub fn handed_on<B>(&self, request: &Request<B>) -> Option<IpAddr> {
         let among = self.among.as_ref()?;
@@ -207,7 +213,7 @@ impl Peers {
         request.headers_mut().insert(&HANDED_ON, sealed);
         let answered = match tokio::time::timeout(BEGINNING, among.client.request(request)).await {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(failed(causes(&error))),
+            Ok(Err(error)) => Err(failed(outbound::causes(&error))),
             Err(_) => Err(failed("it did not answer in time".to_owned())),
         };
         let outcome = if answered.is_ok() { "answered" } else { "unreachable" };
@@ -227,29 +233,23 @@ impl Among {
 /// The headers of a message that are not about its connection.
 pub(super) fn of_end_to_end(headers: &HeaderMap) -> HeaderMap {
     let mut headers = headers.clone();
-    let upgrade = headers.contains_key(header::UPGRADE);
+    // An upgrade goes on as what it is.
+    let upgrade = headers.get(header::UPGRADE).cloned();
     let named: Vec<_> = headers
         .get_all(header::CONNECTION)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .filter_map(|name| HeaderName::try_from(name.trim()).ok())
-        .filter(|name| name != header::UPGRADE)
         .collect();
     named.iter().for_each(|name| drop(headers.remove(name)));
-    OF_CONNECTION.iter().for_each(|name| drop(headers.remove(*name)));
+    outbound::HOP.iter().for_each(|name| drop(headers.remove(*name)));
     headers.remove(&HANDED_ON);
     // How long the body is that goes on is said by whoever sends it: the one before may have been read.
     headers.remove(header::CONTENT_LENGTH);
-    match upgrade {
-        true => drop(headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"))),
-        false => drop(headers.remove(header::CONNECTION)),
+    if let Some(upgrade) = upgrade {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, upgrade);
     }
     headers
-}
-
-/// An error with all its causes.
-fn causes(error: &dyn std::error::Error) -> String {
-    let next = std::iter::successors(error.source(), |error| error.source());
-    next.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -19,6 +19,20 @@ use address::{is_disguised, is_forbidden, is_public};
 pub use resolver::{LookUpError, Resolver};
 pub use trust::tls;
 
+/// The headers that concern one connection only (RFC 9110, section 7.6.1), or the message on it.
+pub const HOP: [&str; 10] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "http2-settings",
+];
+
 /// What a request to somebody outside is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
@@ -86,4 +100,10 @@ impl Allowances {
                 || (self.public && is_public(address))
                 || self.networks.iter().any(|network| network.contains(&address)))
     }
+}
+
+/// An error and all its causes, for the log.
+pub fn causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -109,9 +109,11 @@ impl TerminalSessions {
     pub async fn end_orphans(&self, node: Option<i64>) -> Result<u64, Error> {
         let mut ended = 0;
         loop {
-            let orphans = self.open_terminals(|session| session.node == node, CHUNK).into_iter();
+            let orphans = self
+                .open_terminals(|session| (session.node == node).then_some(session.number), CHUNK)
+                .into_iter();
             let ends: Vec<_> =
-                orphans.map(|session| (session.number, SessionEnd::Disconnect(Reason::Failed))).collect();
+                orphans.map(|number| (number, SessionEnd::Disconnect(Reason::Failed))).collect();
             if ends.is_empty() {
                 return Ok(ended);
             }
@@ -125,10 +127,11 @@ impl TerminalSessions {
 
     /// The nodes that open terminals live on.
     pub fn nodes(&self) -> BTreeSet<i64> {
-        self.open_terminals(|_| true, usize::MAX).into_iter().filter_map(|session| session.node).collect()
+        self.open_terminals(|session| session.node, usize::MAX).into_iter().collect()
     }
 
-    fn open_terminals(&self, wanted: impl Fn(&Session) -> bool, limit: usize) -> Vec<Session> {
+    /// What is wanted of each open terminal of which something is, of so many.
+    fn open_terminals<Value>(&self, wanted: impl Fn(&Session) -> Option<Value>, limit: usize) -> Vec<Value> {
         let known = self.context.gate.known();
         let filter = Filter { kind: Some(Kind::Terminal), ..Filter::default() };
         let organizations: Vec<OrganizationNumber> =
@@ -136,7 +139,6 @@ impl TerminalSessions {
         let slice = Slice { order: Order::Connected, descending: false, after: None, limit: usize::MAX };
         let now = self.context.clock.now();
         let pages = organizations.into_iter().flat_map(|one| known.page(one, &filter, &slice, now));
-        let found = pages.filter_map(|(_, number)| known.session(number).filter(|one| wanted(one)));
-        found.take(limit).cloned().collect()
+        pages.filter_map(|(_, number)| known.session(number).and_then(&wanted)).take(limit).collect()
     }
 }

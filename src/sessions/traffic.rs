@@ -80,7 +80,7 @@ impl Traffic {
         let untold = self.context.gate.signs_unknown_elsewhere(self.context.clock.now());
         for some in untold.chunks(MOST_TOLD) {
             let told = Inform(Change::SeenAlive(some.to_vec()));
-            // What could not be told is looked at again: its session is still seen.
+            // What could not be told is looked at again: it stays until it is known elsewhere.
             if let Err(error) = self.context.committer.submit(Origin::system(), told).await {
                 tracing::warn!(%error, "other nodes could not be told which sessions are alive here");
             }

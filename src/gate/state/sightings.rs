@@ -50,14 +50,13 @@ impl GateState {
             let last = if open.busy() { Some(now) } else { open.seen_at() };
             let known = open.alive_at.max(Some(open.session.last_active_at));
             let Some(last) = last.filter(|last| Some(*last) > known) else { return false };
-            match open.to_be_told_at() {
-                // It does not go stale.
-                None => return false,
-                Some(at) if at > now => return true,
-                Some(_) => {}
+            // One that does not go stale is nobody's concern.
+            let Some(at) = open.to_be_told_at() else { return false };
+            if at <= now {
+                untold.push((*number, last));
             }
-            untold.push((*number, last));
-            false
+            // It stays until it is known elsewhere: telling may fail.
+            true
         });
         untold
     }

@@ -20,13 +20,13 @@ use sessiond_core::ids::{ApplicationNumber, Position};
 use sessiond_core::object::Object;
 use url::{Url, form_urlencoded};
 
-use super::headers::HOP;
 use super::{HttpClients, address};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::directory::{UpstreamSecret, UpstreamSettings};
 use crate::error::Error;
 use crate::mcp::reply::RpcError;
+use crate::outbound::HOP;
 
 const LONGEST_NAME: usize = 100;
 const LONGEST_TEXT: usize = 1_024;

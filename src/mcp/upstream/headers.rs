@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use sessiond_core::application::UpstreamHeaders;
 
 use crate::error::Error;
+use crate::outbound::HOP;
 use crate::secret;
 
 pub static SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
@@ -28,19 +29,6 @@ pub const TO_CLIENT: [&str; 4] = ["allow", "content-language", "content-type", "
 /// The headers of an answer that the gateway reads itself and hands on to nobody.
 static READ: [HeaderName; 3] = [header::SET_COOKIE, header::LOCATION, header::CONTENT_ENCODING];
 
-/// The headers that concern one connection only (RFC 9110, section 7.6.1), or the message on it.
-pub(super) const HOP: [&str; 10] = [
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "http2-settings",
-];
 /// The headers that no application can have passed, in either direction: credentials, ours and others'; what the
 /// gateway says itself; what an upstream would believe about who is behind the connection; and orders to browsers and
 /// proxies about more than one answer.

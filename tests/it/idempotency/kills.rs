@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::Mutex;
 
-use super::{APPLICATIONS, SESSIONS, Told, try_keyed};
+use super::{APPLICATIONS, SESSIONS, Told, counts_are_exact, try_keyed};
 use crate::support::daemon::sessiond;
 use crate::support::{CLIENT_ID, CLIENT_SECRET, Daemon, Holder, Inside, store};
 
@@ -126,13 +126,7 @@ async fn across_sixteen_kills_each_key_had_its_effect_once_and_every_count_is_th
         assert_eq!(found, times as i64, "{name}");
     }
     assert_eq!(sessions.len(), counts.len() * AGENTS);
-    let sql = "select count(*) from event join revocation on revocation.number = event.revocation \
-               where event.type = 'disconnected' and revocation.id = $1";
-    for (id, count) in counts {
-        let id = uuid::Uuid::parse_str(&id).unwrap();
-        let found = inside.number(sql, &[id.into()]).await;
-        assert_eq!((found, count), (AGENTS as i64 - 1, AGENTS as i64 - 1));
-    }
+    counts_are_exact(&mut inside, counts, AGENTS as i64 - 1).await;
     drop(inside);
     let output = sessiond(&["verify", "--database", &url]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

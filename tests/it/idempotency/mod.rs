@@ -2,12 +2,14 @@
 
 mod kills;
 
+use std::collections::BTreeMap;
+
 use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::Connection;
 
-use crate::support::{CLIENT_ID, CLIENT_SECRET, Holder, Server, store};
+use crate::support::{CLIENT_ID, CLIENT_SECRET, Holder, Inside, Server, store};
 
 const SESSIONS: &str = "/api/v1/agent-sessions";
 const APPLICATIONS: &str = "/api/v1/applications";
@@ -430,4 +432,15 @@ async fn a_report_of_two_thousand_sent_again_adds_nothing_also_where_a_session_e
     let (_, session) = operator.get(&agents[2].path()).await;
     assert_eq!(session["session"]["activity"]["requests"], 100);
     assert_eq!(post(&operator, &path, json!({ "items": [item(2)] }), "k").await.status, 422);
+}
+
+/// That each revocation, by its id, was answered with so many sessions as its events in the log are, and how many that is.
+pub async fn counts_are_exact(inside: &mut Inside, counts: BTreeMap<String, i64>, each: i64) {
+    let sql = "select count(*) from event join revocation on revocation.number = event.revocation \
+               where event.type = 'disconnected' and revocation.id = $1";
+    for (id, count) in counts {
+        let id = uuid::Uuid::parse_str(&id).unwrap();
+        let found = inside.number(sql, &[id.into()]).await;
+        assert_eq!((found, count), (each, each));
+    }
 }

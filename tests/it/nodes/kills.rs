@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::{Cluster, PATIENCE};
-use crate::idempotency::{Told, try_keyed};
+use crate::idempotency::{Told, counts_are_exact, try_keyed};
 use crate::support::{CLIENT_ID, CLIENT_SECRET, Holder, Inside, rounds};
 
 const APPLICATIONS: &str = "/api/v1/applications";
@@ -148,13 +148,7 @@ async fn nodes_that_are_killed_under_load_take_nothing_with_them_and_what_is_ask
     ] {
         assert_eq!(inside.number(sql, &[name.into()]).await, times as i64, "{name}");
     }
-    let sql = "select count(*) from event join revocation on revocation.number = event.revocation \
-               where event.type = 'disconnected' and revocation.id = $1";
-    for (id, count) in counts {
-        let id = uuid::Uuid::parse_str(&id).unwrap();
-        let found = inside.number(sql, &[id.into()]).await;
-        assert_eq!((found, count), (AGENTS as i64 - 1, AGENTS as i64 - 1));
-    }
+    counts_are_exact(&mut inside, counts, AGENTS as i64 - 1).await;
     drop(inside);
     cluster.is_sound().await;
 }

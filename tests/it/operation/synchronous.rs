@@ -10,7 +10,7 @@ use super::on_postgres::{said, serve};
 use crate::support::Daemon;
 use crate::support::daemon::{database, sessiond};
 use crate::support::postgres::Database;
-use crate::support::proxy::{Proxy, Way};
+use crate::support::proxy::Proxy;
 use crate::support::standby::Pair;
 use crate::support::store::make_key;
 
@@ -87,10 +87,7 @@ async fn a_service_goes_on_at_the_standby_when_nothing_is_heard_of_the_primary_a
     let pair = Pair::start().await;
     let way = Proxy::before(&pair.primary_url()).await;
     let url = pair.url_through(&way);
-    let fall_silent = |pair: &Pair| {
-        way.becomes(Way::Swallowing);
-        pair.kill_primary();
-    };
+    let fall_silent = |pair: &Pair| pair.silence_primary(&way);
     goes_on_at_the_standby(pair, &url, fall_silent).await;
 }
 

@@ -11,7 +11,7 @@ use sqlx::{Connection, PgConnection};
 use tokio::time::sleep;
 
 use super::base::{Base, Opens, Running};
-use crate::support::proxy::{Proxy, Way};
+use crate::support::proxy::Proxy;
 use crate::support::rounds;
 use crate::support::standby::Pair;
 
@@ -114,14 +114,10 @@ async fn nothing_acknowledged_is_lost_when_the_primary_is_killed_and_writing_goe
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_acknowledged_is_lost_when_the_primary_falls_silent_and_writing_goes_on_at_the_standby() {
     for _ in 0..rounds(1, 5) {
-        // Nothing is heard of the primary any more, as if its machine were gone: nobody says that a connection has ended.
         let pair = Pair::start().await;
         let way = Proxy::before(&pair.primary_url()).await;
         let url = pair.url_through(&way);
-        let fall_silent = |pair: &Pair| {
-            way.becomes(Way::Swallowing);
-            pair.kill_primary();
-        };
+        let fall_silent = |pair: &Pair| pair.silence_primary(&way);
         // That it is silent is noticed only by waiting in vain.
         fail_over(pair, &url, fall_silent, Duration::from_millis(500), 2 * BACK).await;
     }

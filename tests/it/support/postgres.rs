@@ -84,6 +84,20 @@ pub fn url_of(directory: &Path) -> String {
     all.entry(directory.to_owned()).or_insert_with(Database::formed).url.clone()
 }
 
+/// Runs a script with a directory of its own, PostgreSQL's programs and ports, as the user who may; until its standard input ends.
+pub fn run(script: &str, directory: &Path, ports: &[u16]) -> Child {
+    let mut command = Command::new("sh");
+    command.args(["-c", script, "sh"]).args([directory, &binaries()]);
+    command.args(ports.iter().map(u16::to_string));
+    command.env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C").stdin(Stdio::piped());
+    if rustix::process::geteuid().is_root() {
+        let (user, group) = user();
+        std::os::unix::fs::chown(directory, Some(user), Some(group)).unwrap();
+        command.uid(user).gid(group);
+    }
+    command.spawn().unwrap()
+}
+
 struct Server {
     port: u16,
     requests: Mutex<mpsc::Sender<Request>>,
@@ -105,15 +119,7 @@ impl Server {
     fn start() -> Self {
         let directory = TempDir::with_prefix("postgres").unwrap().keep();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut command = Command::new("sh");
-        command.args(["-c", UNTIL_WE_END, "sh"]).args([&directory, &binaries()]).arg(port.to_string());
-        command.env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C").stdin(Stdio::piped());
-        if rustix::process::geteuid().is_root() {
-            let (user, group) = user();
-            std::os::unix::fs::chown(&directory, Some(user), Some(group)).unwrap();
-            command.uid(user).gid(group);
-        }
-        let process = command.spawn().unwrap();
+        let process = run(UNTIL_WE_END, &directory, &[port]);
         let (requests, waiting) = mpsc::channel();
         let (ready, is_ready) = mpsc::channel();
         std::thread::spawn(move || {
@@ -136,7 +142,7 @@ impl Server {
 }
 
 /// Where PostgreSQL's programs are: the newest that Debian has put there, else where a shell finds them.
-pub fn binaries() -> PathBuf {
+fn binaries() -> PathBuf {
     let debian = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut found: Vec<(u32, PathBuf)> = debian
         .filter_map(|one| Some((one.file_name().to_str()?.parse().ok()?, one.path().join("bin"))))

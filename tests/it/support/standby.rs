@@ -2,17 +2,16 @@
 //! the process, however that ends.
 
 use std::net::TcpListener;
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tempfile::TempDir;
 
-use super::postgres::{binaries, user};
-use super::proxy::Proxy;
+use super::postgres::run;
+use super::proxy::{Proxy, Way};
 
 /// How long starting and promoting may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -56,16 +55,7 @@ impl Pair {
         let directory = TempDir::with_prefix("postgres").unwrap().keep();
         let free = || TcpListener::bind("127.0.0.1:0").unwrap();
         let ports = [free(), free()].map(|listener| listener.local_addr().unwrap().port());
-        let mut command = Command::new("sh");
-        command.args(["-c", UNTIL_WE_END, "sh"]).args([&directory, &binaries()]);
-        command.args(ports.map(|port| port.to_string()));
-        command.env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C").stdin(Stdio::piped());
-        if rustix::process::geteuid().is_root() {
-            let (user, group) = user();
-            std::os::unix::fs::chown(&directory, Some(user), Some(group)).unwrap();
-            command.uid(user).gid(group);
-        }
-        let process = command.spawn().unwrap();
+        let process = run(UNTIL_WE_END, &directory, &ports);
         let [primary, standby] = ports;
         let url = format!("postgres://tests@127.0.0.1:{primary},127.0.0.1:{standby}/tests?sslmode=disable");
         let pair = Self { url, primary, standby, directory, _process: process };
@@ -118,6 +108,12 @@ impl Pair {
         let mut primary = self.connect(self.primary).await;
         sqlx::query(AssertSqlSafe(sql)).execute(&mut primary).await.unwrap();
         primary.close().await.unwrap();
+    }
+
+    /// Nothing is heard of the primary any more on its way, as if its machine were gone: nobody says that a connection has ended.
+    pub fn silence_primary(&self, way: &Proxy) {
+        way.becomes(Way::Swallowing);
+        self.kill_primary();
     }
 
     /// Kills the primary as when its machine dies.
