@@ -4,17 +4,18 @@ use std::collections::BTreeMap;
 
 use axum::http::HeaderMap;
 use serde::Deserialize;
+use sessiond_core::ids::Position;
 use sessiond_core::status::DerivedStatus;
 use utoipa::IntoParams;
 use utoipa::openapi::path::{Parameter, ParameterIn};
 use uuid::Uuid;
 
-use super::filter::{FilterParameters, LIVE, Pairs, read_id, read_status};
+use super::filter::{FilterParameters, LIVE, Pairs, read_id, read_status, read_time};
 use super::page::{self, read_flag, read_limit};
 use super::problem::Problem;
 use super::words::{StatusWord, read_word};
 use crate::gate::Order;
-use crate::sessions::{ListQuery, Page, SessionQuery, Sort, Walk};
+use crate::sessions::{AsOf, ListQuery, Page, SessionQuery, Sort, Walk};
 
 /// With which status sessions are listed or counted.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
@@ -28,6 +29,35 @@ pub struct StatusParameters {
     /// Without `status`: include expired and disconnected sessions.
     #[param(value_type = Option<bool>)]
     pub include_inactive: Option<String>,
+}
+
+/// The moment that a list, a count or a look is about.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[serde(rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
+pub struct AsOfParameter {
+    /// As of this moment: an instant (RFC 3339), or a position of the log. Sessions are those that had connected by then, each with
+    /// the status that it had then, by what was on record by then; names are those of today. A list is in the order in which they
+    /// connected.
+    #[param(example = "2026-11-30T14:03:00Z")]
+    pub as_of: Option<String>,
+}
+
+impl AsOfParameter {
+    pub fn read(&self) -> Result<Option<AsOf>, Problem> {
+        let Some(text) = self.as_of.as_deref() else { return Ok(None) };
+        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            let position =
+                text.parse().map_err(|_| Problem::invalid("asOf", "asOf is beyond any log's end"))?;
+            return Ok(Some(AsOf::Position(Position(position))));
+        }
+        let wrong = |_| {
+            let message =
+                "asOf must be an instant like 2026-11-30T14:03:00Z (RFC 3339), or a position of the log";
+            Problem::invalid("asOf", message)
+        };
+        Ok(read_time("asOf", Some(text)).map_err(wrong)?.map(AsOf::Time))
+    }
 }
 
 /// How many sessions a page has if the client does not say.
@@ -90,6 +120,7 @@ pub struct ListParameters {
     filter: FilterParameters,
     page: PageParameters,
     limit: Option<String>,
+    as_of: AsOfParameter,
     /// All parameters, for the link to the next page.
     raw: BTreeMap<String, String>,
 }
@@ -106,6 +137,7 @@ impl<'de> Deserialize<'de> for ListParameters {
             filter: FilterParameters::of(&pairs),
             page: PageParameters { sort: pairs.one("sort"), cursor: pairs.one("cursor") },
             limit: pairs.one("limit"),
+            as_of: AsOfParameter { as_of: pairs.one("asOf") },
             raw: pairs.into_inner(),
         })
     }
@@ -137,8 +169,14 @@ impl ListParameters {
             limit: read_limit(self.limit.as_deref(), default_limit)?,
             skip: 0,
             after,
+            as_of: self.as_of.read()?,
             walk: walk.map(|(began, at_its_end)| Walk { began, at_its_end }),
         })
+    }
+
+    /// Reads the moment that is asked about.
+    pub fn as_of(&self) -> Result<Option<AsOf>, Problem> {
+        self.as_of.read()
     }
 
     /// Reads `applicationId`, where a list takes it as a parameter.

@@ -13,6 +13,7 @@ use sessiond_core::status::DerivedStatus;
 use sessiond_store::{EndedOrder, EndedPage, SessionRow};
 use uuid::Uuid;
 
+use super::as_of::AsOf;
 use super::query::{SessionQuery, Sort};
 use super::{Queries, View};
 use crate::committer::{Nothing, Origin};
@@ -32,6 +33,8 @@ pub struct ListQuery {
     pub skip: usize,
     /// The last session of the page before, by what it is ordered by, and its id.
     pub after: Option<(Time, Uuid)>,
+    /// The moment that is asked about, where that is not now.
+    pub as_of: Option<AsOf>,
     /// The walk that this page goes on with; none for its first page, and for lists that are no walk.
     pub walk: Option<Walk>,
 }
@@ -54,6 +57,8 @@ pub struct Page {
     pub walk: Option<Walk>,
     /// The log position the page was true at: follow from here and nothing is missed.
     pub position: Position,
+    /// Of a page of the past: since when nothing of it was let go, where that is later than what was asked about.
+    pub exact_since: Option<Time>,
 }
 
 /// How many sessions there are, by derived status.
@@ -65,11 +70,28 @@ pub struct Counts {
     pub disconnected: u64,
     /// The log position the counts were true at.
     pub position: Position,
+    /// Of counts of the past: since when nothing of it was let go, where that is later than what was asked about.
+    pub exact_since: Option<Time>,
+}
+
+impl Counts {
+    /// The count of a status.
+    pub(super) fn of_mut(&mut self, status: DerivedStatus) -> &mut u64 {
+        match status {
+            DerivedStatus::Active => &mut self.active,
+            DerivedStatus::Idle => &mut self.idle,
+            DerivedStatus::Expired => &mut self.expired,
+            DerivedStatus::Disconnected => &mut self.disconnected,
+        }
+    }
 }
 
 impl Queries {
     /// Lists a page of the sessions that fit. Page by page, each session that was there from the first to the last is shown.
     pub async fn list(&self, caller: &Caller, query: &ListQuery) -> Result<Page, Error> {
+        if let Some(as_of) = query.as_of {
+            return self.page_as_of(caller, query, as_of).await;
+        }
         let latest_first = Sort { by: Order::LastActive, descending: true };
         if query.sort == latest_first && query.skip == 0 {
             self.walk(caller, query).await
@@ -123,6 +145,7 @@ impl Queries {
                     next: rest.next,
                     walk: Some(walk),
                     position: page.position,
+                    exact_since: None,
                 }
             }
         })
@@ -181,17 +204,30 @@ impl Queries {
             Some((at, number)) => self.id_of(number, &items).await?.map(|id| (at, id)),
             None => None,
         };
-        Ok(Page { items, next, walk: None, position })
+        Ok(Page { items, next, walk: None, position, exact_since: None })
     }
 
-    /// Counts the sessions that fit, by status.
-    pub async fn count(&self, caller: &Caller, query: &SessionQuery) -> Result<Counts, Error> {
+    /// Counts the sessions that fit, by status; as of a moment in the past where one is named.
+    pub async fn count(
+        &self,
+        caller: &Caller,
+        query: &SessionQuery,
+        as_of: Option<AsOf>,
+    ) -> Result<Counts, Error> {
+        if let Some(as_of) = as_of {
+            return self.count_as_of(caller, query, as_of).await;
+        }
         let filter = self.context.filter(caller, query).await?;
         let position = self.context.committer.tip().borrow().position;
         let now = self.context.clock.now();
         let open = self.context.gate.known_at(now).count(caller.organization, &filter, now);
-        let mut counts =
-            Counts { active: open.active, idle: open.idle, expired: open.expired, disconnected: 0, position };
+        let mut counts = Counts {
+            active: open.active,
+            idle: open.idle,
+            expired: open.expired,
+            position,
+            ..Counts::default()
+        };
         if !filter.has_status(DerivedStatus::Disconnected) {
             return Ok(counts);
         }
@@ -209,7 +245,7 @@ impl Queries {
     }
 
     /// Returns the applications in which a filter may find something for this caller.
-    fn searched(&self, caller: &Caller, filter: &Filter) -> Vec<ApplicationNumber> {
+    pub(super) fn searched(&self, caller: &Caller, filter: &Filter) -> Vec<ApplicationNumber> {
         let known = self.context.gate.known();
         let own = known.streams::<Application>().filter(|one| {
             one.organization == caller.organization

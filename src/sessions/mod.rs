@@ -3,6 +3,7 @@
 
 mod access;
 mod admission;
+mod as_of;
 mod bar;
 mod bars;
 mod connect;
@@ -29,6 +30,7 @@ mod workloads;
 use std::sync::Arc;
 
 pub use admission::{Admission, Registration};
+pub use as_of::AsOf;
 pub use bar::{BarTerms, WouldBar};
 pub use bars::{BarShown, Bars, Whom};
 pub use connect::{AGENT_SCOPES, LARGEST_CLIENT_INFO, NewSession, Opened};

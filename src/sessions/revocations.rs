@@ -203,7 +203,7 @@ impl Revocations {
         if filter.status.is_empty() {
             filter.status = DerivedStatus::OPEN.to_vec();
         }
-        let counts = self.queries.count(caller, &filter).await?;
+        let counts = self.queries.count(caller, &filter, None).await?;
         let query = ListQuery { filter, limit: SAMPLE, ..ListQuery::default() };
         let sample = self.queries.list(caller, &query).await?.items;
         let matched = counts.active + counts.idle + counts.expired;

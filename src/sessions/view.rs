@@ -69,6 +69,12 @@ impl AppContext {
         Ok(row.map(|row| self.as_shown(row.session, None, row.detail)))
     }
 
+    /// Shows a session without any names as it was at an instant.
+    pub(super) fn view_at(&self, session: Session, detail: Detail, at: Time) -> View {
+        let derived = derived_status(&session, None, at);
+        View { derived, ..self.as_shown(session, None, detail) }
+    }
+
     fn as_shown(&self, session: Session, seen_at: Option<Time>, detail: Detail) -> View {
         let known = self.gate.known();
         View {

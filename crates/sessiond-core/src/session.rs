@@ -1,5 +1,6 @@
 //! A session's rules: what may happen to it (`decide`) and what has (`evolve`).
 
+pub mod earlier;
 pub mod ended;
 pub mod event;
 pub mod reading;

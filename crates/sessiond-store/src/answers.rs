@@ -5,7 +5,9 @@ use sessiond_core::delivery::Delivery;
 use sessiond_core::ids::{
     ApplicationNumber, OrganizationNumber, Position, PrincipalNumber, RevocationNumber, SessionNumber,
 };
+use sessiond_core::phase::Phase;
 use sessiond_core::retention::{Departing, ResourceTotals};
+use sessiond_core::session::earlier::EarlierState;
 use sessiond_core::session::event::ACTIVITY;
 use uuid::Uuid;
 
@@ -24,6 +26,20 @@ pub(crate) fn addressed(row: &impl Stored) -> Result<Addressed, StoreError> {
         revocation_id: row.optional_id("revocation_id")?,
         resource: row.optional_string("resource")?,
         client_session_id: row.optional_string("client_session_id")?,
+    })
+}
+
+pub(crate) fn earlier_state(row: &impl Stored) -> Result<EarlierState, StoreError> {
+    let phase = row.optional_string("phase")?;
+    let read = |word: &String| {
+        Phase::from_word(word).ok_or_else(|| damaged(row, format!("there is no phase {word:?}")))
+    };
+    Ok(EarlierState {
+        session: SessionNumber(row.integer("session")?),
+        position: Position(row.integer("position")?),
+        last_active_at: time(row.integer("last_active_at")?),
+        token_expires_at: time(row.integer("token_expires_at")?),
+        phase: phase.as_ref().map(read).transpose()?,
     })
 }
 

@@ -6,6 +6,7 @@
 
 mod answers;
 pub mod block;
+mod blocks;
 pub mod called;
 pub mod check;
 mod copy;
@@ -36,8 +37,8 @@ pub use row::{
     SideWrite, WebhookSecret,
 };
 pub use seam::{
-    BackedUp, Bounds, Check, Contents, Cut, DirectoryRows, EndedBefore, EndedOrder, EndedPage, EndedTerminal,
-    Foldable, FoldableEvent, Forget, Forgotten, JournalReader, JournalWriter, Log, Node, Nodes, Open,
-    OpenJournals, Outbox, Renewed, Retention, Sealed, SealedFor, Secrets, SessionRows, Standing, Start,
-    Store, Stretch, Tail, Turn, Witnesses, Writer,
+    BackedUp, Bounds, Check, Contents, Cut, DirectoryRows, EndedBefore, EndedOrder, EndedPage, EndedSince,
+    EndedTerminal, Foldable, FoldableEvent, Forget, Forgotten, JournalReader, JournalWriter, Log, Node,
+    Nodes, Open, OpenJournals, Outbox, Past, Renewed, Retention, Sealed, SealedFor, Secrets, SessionRows,
+    Standing, Start, Store, Stretch, Tail, Turn, Witnesses, Writer,
 };

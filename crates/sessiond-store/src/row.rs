@@ -16,6 +16,7 @@ use sessiond_core::personal::Personal;
 use sessiond_core::retention::{OfResource, ResourceTotals};
 pub use sessiond_core::revocation::Revocation;
 pub use sessiond_core::service_account::ServiceAccount;
+use sessiond_core::session::earlier::EarlierState;
 use sessiond_core::session::event::{Connected, Counts};
 use sessiond_core::session::{Envelope, Session};
 pub use sessiond_core::streams::AnyStream;
@@ -146,6 +147,8 @@ pub struct Batch {
     /// as long as a session's row is at one of its own events, goes forward only, and is whole once the session has another
     /// event; and as long as [`Start::open_sessions`](crate::Start::open_sessions) gives the newest, also after a crash.
     pub activity: Vec<SessionActivity>,
+    /// How sessions stood just before some of the events.
+    pub earlier: Vec<EarlierState>,
     pub side: Vec<SideWrite>,
     /// What those need who follow this process: what the batch changes in memory, where the log stands after it (none: where
     /// it stood), and its last event that is no activity. A store that only one process can write to has no use for it.

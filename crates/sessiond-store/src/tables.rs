@@ -8,13 +8,15 @@ use sessiond_core::streams::{AnyStream, Registered};
 use crate::row::Batch;
 
 /// The tables of what the log has made; all others hold the log, or what stands beside it.
-pub(crate) const ROWS: [&str; 9] = [
+pub(crate) const ROWS: [&str; 11] = [
     "organization",
     "application",
     "service_account",
     "session",
     "session_activity",
     "session_detail",
+    "session_earlier",
+    "session_block",
     "revocation",
     "item",
     "let_go_resource",
@@ -49,15 +51,20 @@ pub(crate) const JOURNALS: [&str; 2] = ["block", "tail"];
 
 /// Every table that knows of a session by its number, with the column that has it. `tests/it/retention` walks the schema for
 /// others.
-pub const OF_SESSIONS: [(&str, &str); 7] = [
+pub const OF_SESSIONS: [(&str, &str); 8] = [
     ("session", "number"),
     ("session_activity", "number"),
     ("session_detail", "number"),
+    ("session_earlier", "session"),
     ("session_token", "session"),
     ("mcp_session", "session"),
     ("confirmation", "session"),
     ("idempotency", "session"),
 ];
+
+/// The mark of a store that tells how sessions stood before: one that an earlier release has written to does not, until it is
+/// opened.
+pub(crate) const EARLIER_FILED: &str = "earlier";
 
 /// Sessions that are written at a time where rows are made again.
 const CHUNK: usize = 2_048;
@@ -117,6 +124,7 @@ pub(crate) fn next_chunk(rest: &mut impl Iterator<Item = Batch>) -> Option<Batch
         chunk.streams.extend(row.streams);
         chunk.sessions.extend(row.sessions);
         chunk.activity.extend(row.activity);
+        chunk.earlier.extend(row.earlier);
     }
     Some(chunk)
 }

@@ -34,6 +34,7 @@ use sessiond_core::presented::Presented;
 use sessiond_core::principal::Standing;
 use sessiond_core::revocation::Revocation;
 use sessiond_core::service_account::ServiceAccount;
+use sessiond_core::session::earlier::EarlierState;
 use sessiond_core::session::event::{Counts, SessionEvent};
 use sessiond_core::session::{Context, Refusal, Session};
 use sessiond_core::streams::AnyStream;
@@ -113,6 +114,8 @@ pub struct Draft<'a> {
     /// By how much this batch changes what limits count.
     counts: HashMap<limits::Counted, i64>,
     details: Vec<(SessionNumber, ApplicationNumber, Detail)>,
+    /// How sessions stood before some of the events.
+    earlier: Vec<EarlierState>,
     side: Vec<SideWrite>,
     /// Changes that operations make by themselves, each with the place of its operation.
     changes: Vec<(Change, usize)>,
@@ -159,6 +162,7 @@ impl<'a> Draft<'a> {
             counted: HashMap::new(),
             counts: HashMap::new(),
             details: vec![],
+            earlier: vec![],
             side: vec![],
             changes: vec![],
             begun: vec![],
@@ -487,6 +491,7 @@ impl<'a> Draft<'a> {
         }
         batch.sessions.sort_unstable_by_key(|session| session.number);
         batch.details = self.details;
+        batch.earlier = self.earlier;
         batch.events = entries;
         batch.side = self.side;
         for (change, operation) in self.changes {

@@ -8,6 +8,7 @@ use sessiond_core::ids::{Head, PrincipalNumber, RevocationNumber, SessionNumber}
 use sessiond_core::natural_key::KeyDigest;
 use sessiond_core::reason::Reason;
 use sessiond_core::revocation::Revocation;
+use sessiond_core::session::earlier::EarlierState;
 use sessiond_core::session::event::{ActivityRecorded, ActivitySource, Counts, SessionEvent};
 use sessiond_core::session::reading::decide_reading;
 use sessiond_core::session::{
@@ -352,6 +353,10 @@ impl Draft<'_> {
             event: Event::Session(event.clone()),
             personal: connecting.filter(|_| connected).map(|(_, personal)| personal.to_owned()),
         });
+        if let Some(before) = &before {
+            let ended = EarlierState::ended_by(before, &event, head.position, self.recorded_at());
+            self.earlier.extend(ended);
+        }
         let envelope = Envelope { number, organization, application, actor: origin.actor, occurred_at, head };
         let Some(session) = evolve(before, &event, &envelope) else { return };
         let index = self.events.len() - 1;

@@ -54,7 +54,7 @@ pub async fn my_session(
     Id(id, ..): Id<ids::Session>,
     State(app): State<App>,
 ) -> Result<Json<SessionEnvelope>, Problem> {
-    Ok(Json(SessionEnvelope { session: app.sessions.queries.find(&caller, Way::Person, id).await?.into() }))
+    Ok(Json(SessionEnvelope::of(app.sessions.queries.find(&caller, Way::Person, id).await?)))
 }
 
 /// End one of my sessions

@@ -194,8 +194,20 @@ impl From<View> for Session {
 
 /// One session.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct SessionEnvelope {
     pub session: Session,
+    /// Of a session as it was: since when nothing of that was let go, where that is later than what was asked about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, format = DateTime)]
+    pub exact_since: Option<String>,
+}
+
+impl SessionEnvelope {
+    /// A session as it is now.
+    pub fn of(view: View) -> Self {
+        Self { session: view.into(), exact_since: None }
+    }
 }
 
 /// A page of sessions, newest first.
@@ -207,4 +219,9 @@ pub struct SessionList {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub next_cursor: Option<String>,
+    /// With `asOf`: since when nothing of what was then was let go, where that is later than what was asked about. Before that,
+    /// sessions and activity are missing here that were there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, format = DateTime)]
+    pub exact_since: Option<String>,
 }

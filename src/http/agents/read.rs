@@ -16,11 +16,12 @@ use crate::http::figures::PolicyBody;
 use crate::http::filter::FilterParameters;
 use crate::http::ids::{self, Id};
 use crate::http::list_parameters::{
-    EndingParameters, LimitParameter, ListParameters, PAGE, PageParameters, StatusParameters,
+    AsOfParameter, EndingParameters, LimitParameter, ListParameters, PAGE, PageParameters, StatusParameters,
 };
 use crate::http::page::read_flag;
 use crate::http::problem::{Problem, ProblemBody};
 use crate::http::revocations::{CredentialsView, NodesView, RevocationPreview, WouldBarView};
+use crate::http::time;
 use crate::http::words::EndingWord;
 use crate::sessions::{Page, Revoked, Sort, StatusCounts};
 
@@ -31,7 +32,8 @@ pub(super) fn listed(page: Page, parameters: &ListParameters, sort: Sort, uri: &
     let (next_cursor, mut headers) = parameters.next(uri.path(), sort, &page);
     headers.insert(LOG_POSITION.clone(), HeaderValue::from(page.position.0));
     let items = page.items.into_iter().map(Session::from).collect();
-    (headers, Json(SessionList { items, next_cursor })).into_response()
+    let exact_since = page.exact_since.map(time);
+    (headers, Json(SessionList { items, next_cursor, exact_since })).into_response()
 }
 
 /// List sessions
@@ -40,7 +42,7 @@ pub(super) fn listed(page: Page, parameters: &ListParameters, sort: Sort, uri: &
 /// the events from; `Link` leads to the next page.
 #[utoipa::path(get, path = "/api/v1/applications/{applicationId}/sessions", operation_id = "agentSessions.list",
     tag = "agentSessions", security(("bearer" = [])),
-    params(("applicationId" = Uuid, Path, description = "The application."), StatusParameters, FilterParameters, LimitParameter, PageParameters),
+    params(("applicationId" = Uuid, Path, description = "The application."), StatusParameters, FilterParameters, AsOfParameter, LimitParameter, PageParameters),
     responses(
         (status = 200, description = "A page of sessions.", body = SessionList, headers(
             ("Log-Position" = i64, description = "The log position that this was true at."),
@@ -64,7 +66,7 @@ pub async fn list(
 #[utoipa::path(get, path = "/api/v1/sessions", operation_id = "sessions.list", tag = "agentSessions", security(("bearer" = [])),
     params(
         ("applicationId" = Option<Uuid>, Query, description = "Only this application's."),
-        StatusParameters, FilterParameters, LimitParameter, PageParameters,
+        StatusParameters, FilterParameters, AsOfParameter, LimitParameter, PageParameters,
     ),
     responses(
         (status = 200, description = "A page of sessions.", body = SessionList, headers(
@@ -82,13 +84,19 @@ pub async fn list_all(
     Ok(listed(app.sessions.queries.list(&caller, &query).await?, &parameters, query.sort, &uri))
 }
 
-/// How many sessions there are, by derived status at the moment of asking.
+/// How many sessions there are, by derived status at the moment of asking, or at the one that was asked about.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct SessionCount {
     pub counts: StatusCount,
     /// Active and idle ones.
     pub live: u64,
     pub total: u64,
+    /// With `asOf`: since when nothing of what was then was let go, where that is later than what was asked about. Before that,
+    /// sessions are missing here that were there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, format = DateTime)]
+    pub exact_since: Option<String>,
 }
 
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -100,11 +108,12 @@ pub struct StatusCount {
 }
 
 fn counted(counts: StatusCounts) -> Response {
-    let StatusCounts { active, idle, expired, disconnected, position } = counts;
+    let StatusCounts { active, idle, expired, disconnected, position, exact_since } = counts;
     let body = SessionCount {
         counts: StatusCount { active, idle, expired, disconnected },
         live: active + idle,
         total: active + idle + expired + disconnected,
+        exact_since: exact_since.map(time),
     };
     ([(LOG_POSITION.clone(), HeaderValue::from(position.0))], Json(body)).into_response()
 }
@@ -114,7 +123,7 @@ fn counted(counts: StatusCounts) -> Response {
 /// By derived status, of all sessions that fit; without `status`, of every status.
 #[utoipa::path(get, path = "/api/v1/applications/{applicationId}/sessions/count", operation_id = "agentSessions.count",
     tag = "agentSessions", security(("bearer" = [])),
-    params(("applicationId" = Uuid, Path, description = "The application."), StatusParameters, FilterParameters),
+    params(("applicationId" = Uuid, Path, description = "The application."), StatusParameters, FilterParameters, AsOfParameter),
     responses(
         (status = 200, description = "How many there are.", body = SessionCount, headers(("Log-Position" = i64, description = "The log position that this was true at."))),
     ))]
@@ -125,14 +134,14 @@ pub async fn count(
     State(app): State<App>,
 ) -> Result<Response, Problem> {
     let query = parameters.to_count(Some(application))?;
-    Ok(counted(app.sessions.queries.count(&caller, &query).await?))
+    Ok(counted(app.sessions.queries.count(&caller, &query, parameters.as_of()?).await?))
 }
 
 /// Count the organization's sessions
 ///
 /// As counting an application's, over all applications.
 #[utoipa::path(get, path = "/api/v1/sessions/count", operation_id = "sessions.count", tag = "agentSessions", security(("bearer" = [])),
-    params(("applicationId" = Option<Uuid>, Query, description = "Only this application's."), StatusParameters, FilterParameters),
+    params(("applicationId" = Option<Uuid>, Query, description = "Only this application's."), StatusParameters, FilterParameters, AsOfParameter),
     responses(
         (status = 200, description = "How many there are.", body = SessionCount, headers(("Log-Position" = i64, description = "The log position that this was true at."))),
     ))]
@@ -142,13 +151,17 @@ pub async fn count_all(
     State(app): State<App>,
 ) -> Result<Response, Problem> {
     let query = parameters.to_count(parameters.application()?)?;
-    Ok(counted(app.sessions.queries.count(&caller, &query).await?))
+    Ok(counted(app.sessions.queries.count(&caller, &query, parameters.as_of()?).await?))
 }
 
 /// Get a session
 #[utoipa::path(get, path = "/api/v1/applications/{applicationId}/sessions/{sessionId}", operation_id = "agentSessions.get",
     tag = "agentSessions", security(("bearer" = [])),
-    params(("applicationId" = Uuid, Path, description = "The application."), ("sessionId" = Uuid, Path, description = "The session.")),
+    params(
+        ("applicationId" = Uuid, Path, description = "The application."),
+        ("sessionId" = Uuid, Path, description = "The session."),
+        AsOfParameter,
+    ),
     responses(
         (status = 200, description = "The session, live or ended.", body = SessionEnvelope),
     ))]
@@ -156,10 +169,17 @@ pub async fn get(
     CanRead(caller): CanRead,
     Id(application, ..): Id<ids::Application>,
     Id(session, ..): Id<ids::Session>,
+    Query(parameters): Query<AsOfParameter>,
     State(app): State<App>,
 ) -> Result<Json<SessionEnvelope>, Problem> {
-    let view = app.sessions.queries.get(&caller, application, session).await?;
-    Ok(Json(SessionEnvelope { session: view.into() }))
+    let queries = &app.sessions.queries;
+    Ok(Json(match parameters.read()? {
+        Some(as_of) => {
+            let (view, exact_since) = queries.get_as_of(&caller, application, session, as_of).await?;
+            SessionEnvelope { session: view.into(), exact_since: exact_since.map(time) }
+        }
+        None => SessionEnvelope::of(queries.get(&caller, application, session).await?),
+    }))
 }
 
 /// What an ending came to.
@@ -388,7 +408,7 @@ pub async fn suspend(
     State(app): State<App>,
 ) -> Result<Json<SessionEnvelope>, Problem> {
     let view = app.sessions.lifecycle.suspend(&caller, application, session).await?;
-    Ok(Json(SessionEnvelope { session: view.into() }))
+    Ok(Json(SessionEnvelope::of(view)))
 }
 
 /// Resume a session
@@ -408,7 +428,7 @@ pub async fn resume(
     State(app): State<App>,
 ) -> Result<Json<SessionEnvelope>, Problem> {
     let view = app.sessions.lifecycle.resume(&caller, application, session).await?;
-    Ok(Json(SessionEnvelope { session: view.into() }))
+    Ok(Json(SessionEnvelope::of(view)))
 }
 
 /// Get the policy

@@ -162,7 +162,7 @@ pub async fn list_sessions(
         let pagination = Pagination::of(page, limit, 0);
         return Ok(Json(Success::of(List { sessions: vec![], pagination })));
     };
-    let counts = app.sessions.queries.count(&caller, &filter).await?;
+    let counts = app.sessions.queries.count(&caller, &filter, None).await?;
     let total = counts.active + counts.idle + counts.expired + counts.disconnected;
     let limit_asked = u32::try_from(limit).unwrap_or(u32::MAX);
     let query = ListQuery { filter, limit: limit_asked, skip, ..ListQuery::default() };

@@ -129,7 +129,7 @@ async fn list(
     let Some(filter) = parameters.filter(app, caller, kind)? else {
         return Ok(Json(WorkloadSessions { total_sessions: 0, current_batch: vec![] }));
     };
-    let counts = app.sessions.queries.count(caller, &filter).await?;
+    let counts = app.sessions.queries.count(caller, &filter, None).await?;
     let query = ListQuery { filter, sort, limit, skip: offset as usize, ..ListQuery::default() };
     let page = app.sessions.queries.list(caller, &query).await?;
     let all = app.sessions.workloads.views(page.items).await?;

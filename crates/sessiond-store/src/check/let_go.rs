@@ -127,6 +127,11 @@ impl LetGoCheck {
         self.rows_missing <= self.sessions_since
     }
 
+    /// Whether sessions were let go since the check began.
+    pub fn since(&self) -> bool {
+        self.sessions_since > 0
+    }
+
     /// That at the end of the log as much is missing as was let go.
     pub fn complete(&self) -> Result<(), Difference> {
         let least = self.told - self.told_since;

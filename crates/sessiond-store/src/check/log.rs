@@ -8,6 +8,7 @@ use sessiond_core::event::Event;
 use sessiond_core::ids::{ApplicationNumber, Head, Position, SessionNumber, StreamKind};
 use sessiond_core::revocation::RevocationEvent;
 use sessiond_core::session::Session;
+use sessiond_core::session::earlier::EarlierState;
 use sessiond_core::session::event::{Counts, SessionEvent};
 use sessiond_core::streams::{AnyEvent, AnyStream};
 use sessiond_core::throughput::Throughput;
@@ -77,6 +78,10 @@ pub(super) struct Folded {
     pub tail: Vec<Point>,
     /// Whether the last activity has its body, and with it the totals.
     pub counted: bool,
+    /// How it stood before some of its events.
+    pub earlier: Vec<EarlierState>,
+    /// Position of the last of its events whose predecessors were let go: how it stood up to there is not known any more.
+    pub cut: i64,
 }
 
 /// A session's activity columns after one of its events.
@@ -160,6 +165,21 @@ impl LogCheck {
         }
     }
 
+    /// Whether sessions that were read may be gone by now.
+    pub(crate) fn is_letting_go(&self) -> bool {
+        self.let_go.since()
+    }
+
+    /// The sessions that were read.
+    pub(crate) fn sessions(&self) -> impl Iterator<Item = &Session> {
+        let session = StreamKind::Session as i64;
+        let chains = self.streams.range((session, i64::MIN)..=(session, i64::MAX));
+        chains.filter_map(|(_, chain)| match &chain.state {
+            State::Session(folded) => Some(&folded.session),
+            State::Nothing | State::Stream(_) => None,
+        })
+    }
+
     /// The last position that was read.
     pub fn position(&self) -> i64 {
         self.position
@@ -188,6 +208,7 @@ impl LogCheck {
                 State::Session(folded) => {
                     batch.activity.extend(folded.hot_row().map(SessionActivity::of));
                     batch.sessions.push(folded.lifecycle_row());
+                    batch.earlier = folded.earlier;
                 }
                 State::Stream(row) => batch.streams.push(row),
             }
@@ -339,8 +360,7 @@ impl LogCheck {
                     self.lifecycle.push(key.1);
                 }
                 let detail = place.detail(&event, stored.personal)?;
-                chain.state =
-                    place.session(state, &event, chain.head, self.settled, stored.body.is_none())?;
+                chain.state = place.session(state, &event, chain.head, self.settled, stored)?;
                 return Ok(detail);
             }
             _ => return Err(place.difference("type", "one of its kind of stream", stored.header.name)),

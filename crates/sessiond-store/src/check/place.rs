@@ -6,6 +6,7 @@ use sessiond_core::chain::{Header, body_digest};
 use sessiond_core::event::Event;
 use sessiond_core::ids::{ApplicationNumber, Head, OrganizationNumber, SessionNumber, StreamKind};
 use sessiond_core::personal::{Personal, personal_digest};
+use sessiond_core::session::earlier::EarlierState;
 use sessiond_core::session::event::{
     ACTIVITY, ActivityRecorded, ActivitySource, CONNECTED, Connected, Counts, SessionEvent,
 };
@@ -133,8 +134,9 @@ impl Place<'_> {
         event: &SessionEvent,
         head: Head,
         settled: i64,
-        pruned: bool,
+        stored: &StoredEvent<'_>,
     ) -> Result<State, Difference> {
+        let pruned = stored.body.is_none();
         let mut actor = Actor::SYSTEM;
         if let SessionEvent::Connected(_) = event {
             actor = self.actor()?;
@@ -155,8 +157,21 @@ impl Place<'_> {
                 throughput: None,
                 head: session.head,
             };
-            return Ok(State::Session(Box::new(Folded { session, row, tail: vec![], counted: true })));
+            let (tail, earlier) = (vec![], vec![]);
+            return Ok(State::Session(Box::new(Folded {
+                session,
+                row,
+                tail,
+                counted: true,
+                earlier,
+                cut: 0,
+            })));
         };
+        let recorded_at = self.time("recorded_at", self.0.recorded_at)?;
+        folded.earlier.extend(EarlierState::ended_by(&folded.session, event, head.position, recorded_at));
+        if stored.cut.is_some() {
+            folded.cut = self.0.position;
+        }
         if event_is_lifecycle(event) {
             folded.tail.clear();
         } else {

@@ -11,6 +11,7 @@ use sessiond_core::policy::Preset;
 use sessiond_core::revocation::Revocation;
 use sessiond_core::service_account::ServiceAccount;
 use sessiond_core::session::Session;
+use sessiond_core::session::earlier::EarlierState;
 use sessiond_core::streams::AnyStream;
 use sessiond_core::throughput::Throughput;
 
@@ -105,6 +106,8 @@ pub struct Page {
     pub hot: Rows,
     pub details: Rows,
     pub connected: BTreeMap<i64, (Option<String>, Option<String>)>,
+    /// And how they stood before, in the order of the log.
+    pub earlier: Vec<EarlierState>,
     /// How far activity was settled when the page was read.
     pub settled: i64,
     /// The last number of the page; none when it reaches to the end of the table.
@@ -177,7 +180,27 @@ fn compare_session(number: i64, folded: &Folded, row: &[Value], page: &Page) -> 
     let (body, personal) = page.connected.get(&number).cloned().unwrap_or_default();
     let expected = super::place::detail_of(body.as_deref(), personal.as_deref()).unwrap_or_default();
     let expected = detail_columns(number, folded.session.application, &expected);
-    compare_row(place, &expected, &page.details.columns, detail)
+    compare_row(place, &expected, &page.details.columns, detail)?;
+    compare_earlier(number, folded, &page.earlier)
+}
+
+/// How a session stood before its events, but for those up to which it is not known any more.
+fn compare_earlier(number: i64, folded: &Folded, rows: &[EarlierState]) -> Result<(), Difference> {
+    let known = |state: &&EarlierState| state.session.0 == number && state.position.0 > folded.cut;
+    let expected: Vec<_> = folded.earlier.iter().filter(known).collect();
+    let found: Vec<_> = rows.iter().filter(known).collect();
+    let both = (0..expected.len().max(found.len())).map(|index| (expected.get(index), found.get(index)));
+    let Some((expected, found)) = both.into_iter().find(|(expected, found)| expected != found) else {
+        return Ok(());
+    };
+    let text = |state: Option<&&EarlierState>| state.map_or("none".to_owned(), |state| format!("{state:?}"));
+    let position = expected.or(found).map_or(0, |state| state.position.0);
+    Err(Difference {
+        place: format!("row of session_earlier {position} (session {number})"),
+        what: "row".to_owned(),
+        expected: text(expected),
+        found: text(found),
+    })
 }
 
 /// A hot row stands where the session stands, or after an earlier activity if all later ones are beyond what is

@@ -16,6 +16,7 @@ mod log;
 mod look;
 mod nodes;
 mod outbox;
+mod past;
 mod people;
 mod pooler;
 mod rebuild;

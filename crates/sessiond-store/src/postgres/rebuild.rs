@@ -8,11 +8,11 @@ use super::link::Link;
 use super::servers::Servers;
 use super::verify::follow;
 use super::writer::{Company, PgWriter};
-use super::{head, letting_go, migrated, rows};
+use super::{head, letting_go, migrated, people, rows};
 use crate::StoreError;
 use crate::check::{Fault, LogCheck, PAGE, Progress, Report};
 use crate::row::{Batch, LogHead};
-use crate::tables::{LOG, ROWS, next_chunk};
+use crate::tables::{EARLIER_FILED, LOG, ROWS, next_chunk};
 
 /// Makes every row and every index again.
 pub(crate) async fn rebuild(url: &str, progress: Progress<'_>) -> Result<Report, Fault> {
@@ -67,6 +67,7 @@ async fn rows_again(connection: &mut PgConnection, progress: Progress<'_>) -> Re
     while let Some(batch) = next_chunk(&mut rest) {
         rows::write(connection, &batch).await?;
     }
+    people::set_mark(connection, EARLIER_FILED, Position(1)).await?;
     head_again(connection, &report).await?;
     Ok(report)
 }

@@ -6,7 +6,7 @@ use sessiond_core::token::{Principal, SessionToken};
 use sqlx::postgres::PgConnection;
 
 use super::insert::{self, each};
-use super::{beside, streams, upkeep};
+use super::{beside, past, streams, upkeep};
 use crate::StoreError;
 use crate::row::{Batch, LogHead, SideWrite};
 use crate::tables::newest;
@@ -45,6 +45,7 @@ pub(super) async fn write(connection: &mut PgConnection, batch: &Batch) -> Resul
     if !batch.activity.is_empty() {
         insert::activity(connection, &batch.activity).await?;
     }
+    past::write(connection, batch).await?;
     if !batch.streams.is_empty() {
         streams::write(connection, &batch.streams).await?;
     }

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::head;
 use super::log::head as log_end;
+use super::past;
 use crate::check::{
     Difference, Fault, Gap, LogCheck, PAGE, Page, Progress, Report, Rows, StoredCut, StoredEvent, Table,
     Value,
@@ -49,6 +50,7 @@ pub(super) async fn verify(pool: &PgPool, progress: Progress<'_>) -> Result<Repo
     while snapshot.follow(&mut log).await? == PAGE {}
     log.complete()?;
     log.compare_resources(&snapshot.resources().await?)?;
+    log.compare_blocks(&past::all_blocks(&mut snapshot.transaction).await?)?;
     snapshot.compare_head(&log).await?;
     progress(log.position().unsigned_abs(), log.position().unsigned_abs());
     snapshot.whole().await?;
@@ -86,6 +88,7 @@ impl Snapshot {
             // Without a limit: rows of sessions that there are not would be found by it, too.
             page.hot = self.select("session_activity", after, upto, i64::MAX).await?;
             page.details = self.select("session_detail", after, upto, i64::MAX).await?;
+            page.earlier = past::earlier_of(&mut self.transaction, after, upto).await?;
             let sql = "select s.number, e.body, e.personal from session s join event e \
                        on e.position = s.connected_head where s.number > $1 and s.number <= $2";
             let mut rows = sqlx::query(sql).bind(after).bind(upto).fetch(&mut *self.transaction);

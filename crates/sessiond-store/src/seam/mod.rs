@@ -7,6 +7,7 @@
 //! | [`Log`] | the events, in pages |
 //! | [`Start`] | all that the service holds in memory, read once when it starts |
 //! | [`SessionRows`], [`DirectoryRows`] | look-ups, lists and counts of what the log has made |
+//! | [`Past`] | sessions as they were at a position of the log |
 //! | [`Secrets`] | what is hashed or sealed, and never in the log |
 //! | [`Outbox`] | how deliveries to webhooks stand |
 //! | [`Retention`] | what may be let go |
@@ -30,6 +31,7 @@ mod journals;
 mod log;
 mod nodes;
 mod outbox;
+mod past;
 mod retention;
 mod rows;
 mod secrets;
@@ -43,6 +45,7 @@ pub use journals::{Bounds, Forget, Forgotten, JournalReader, JournalWriter, Open
 pub use log::Log;
 pub use nodes::{Node, Nodes, Renewed, Standing};
 pub use outbox::Outbox;
+pub use past::{EndedSince, Past};
 pub use retention::{Cut, EndedBefore, Foldable, FoldableEvent, Retention};
 pub use rows::{DirectoryRows, EndedOrder, EndedPage, EndedTerminal, SessionRows};
 pub use secrets::{Sealed, SealedFor, Secrets, Witnesses};
@@ -77,7 +80,7 @@ pub struct Contents {
 
 /// All that can be read. Many ask at the same time, beside the writer, which waits for none of them.
 #[async_trait]
-pub trait Store: Log + Start + SessionRows + DirectoryRows + Secrets + Outbox + Retention {
+pub trait Store: Log + Start + SessionRows + Past + DirectoryRows + Secrets + Outbox + Retention {
     /// Upkeep that needs no turn of the writer's: asked for every two seconds. It may take its time, and holds up neither
     /// the writer nor who reads. Says in a few words what it found, for whoever watches over the service.
     async fn maintain(&self) -> Result<String, StoreError>;

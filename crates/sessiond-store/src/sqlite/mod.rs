@@ -12,6 +12,7 @@ mod journals;
 mod log;
 mod look;
 mod outbox;
+mod past;
 mod rebuild;
 mod retention;
 mod rows;

@@ -163,10 +163,12 @@ impl SqliteWriter {
     ) -> Result<(), StoreError> {
         self.let_events_go(positions).await?;
         let numbers = serde_json::to_string(sessions).unwrap_or_default();
+        let departed = self.applications_of(&numbers).await?;
         for (table, column) in OF_SESSIONS {
             let sql = format!("delete from {table} where {column} in (select value from json_each(?))");
             sqlx::query(AssertSqlSafe(sql)).bind(&numbers).execute(&mut self.connection).await?;
         }
+        self.blocks_again(&departed).await?;
         self.add_to_resources(resources).await
     }
 

@@ -26,6 +26,7 @@ impl SqliteWriter {
         self.put(&DETAIL, &batch.details, bind_detail).await?;
         self.forget_hot_rows(&batch.sessions).await?;
         self.put(&ACTIVITY_ROW, hot, bind_activity).await?;
+        self.write_past(batch).await?;
         self.write_streams(&batch.streams).await?;
         self.write_tokens_and_principals(batch).await?;
         for side in &batch.side {

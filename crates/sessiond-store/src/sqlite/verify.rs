@@ -8,7 +8,7 @@ use sessiond_core::ids::{ApplicationNumber, SessionNumber};
 use sqlx::sqlite::{SqlitePool, SqliteRow};
 use sqlx::{AssertSqlSafe, Column, Row, Sqlite, SqliteConnection, Transaction, TypeInfo, ValueRef};
 
-use super::log;
+use super::{log, past};
 use crate::check::{
     Difference, Fault, Gap, LogCheck, PAGE, Page, Progress, Report, Rows, StoredCut, StoredEvent, Table,
     Value,
@@ -43,6 +43,7 @@ pub(super) async fn verify(pool: &SqlitePool, progress: Progress<'_>) -> Result<
     while snapshot.follow(&mut log).await? == PAGE {}
     log.complete()?;
     log.compare_resources(&snapshot.resources().await?)?;
+    log.compare_blocks(&past::all_blocks(&mut snapshot.transaction).await?)?;
     drop(snapshot);
     progress(log.position().unsigned_abs(), log.position().unsigned_abs());
     whole(&mut *pool.acquire().await?).await?;
@@ -93,6 +94,7 @@ impl Snapshot {
             // Without a limit: rows of sessions that there are not would be found by it, too.
             page.hot = self.select("session_activity", after, upto, i64::MAX).await?;
             page.details = self.select("session_detail", after, upto, i64::MAX).await?;
+            page.earlier = past::earlier_of(&mut self.transaction, after, upto).await?;
             let sql = "select s.number, e.body, e.personal from session s join event e \
                        on e.position = s.connected_head where s.number > ? and s.number <= ?";
             let mut rows = sqlx::query(sql).bind(after).bind(upto).fetch(&mut *self.transaction);

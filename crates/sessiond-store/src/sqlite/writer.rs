@@ -43,6 +43,7 @@ impl SqliteWriter {
     pub(super) async fn open(url: &str) -> Result<Self, StoreError> {
         let mut writer = Self::connect(url).await?;
         writer.file_people().await?;
+        writer.file_earlier().await?;
         writer.settling = Settling::begin(&mut writer.connection).await?;
         Ok(writer)
     }
