@@ -36,9 +36,8 @@ pub struct StatusParameters {
 #[serde(rename_all = "camelCase")]
 #[into_params(parameter_in = Query)]
 pub struct AsOfParameter {
-    /// As of this moment: an instant (RFC 3339), or a position of the log. Sessions are those that had connected by then, each with
-    /// the status that it had then, by what was on record by then; names are those of today. A list is in the order in which they
-    /// connected.
+    /// As of this instant (RFC 3339) or log position: who had connected by then, with the status of then, as recorded by then,
+    /// in the order of connecting.
     #[param(example = "2026-11-30T14:03:00Z")]
     pub as_of: Option<String>,
 }

@@ -333,10 +333,12 @@ impl Queries {
             None if search.descending => Some(last),
             after => after,
         };
+        // The numbers alone say what comes after: they are in the order of the times.
+        let time = if search.descending { Time::MAX_UTC } else { Time::MIN_UTC };
         let slice = Slice {
             order: Order::Connected,
             descending: search.descending,
-            after: after.map(|number| (Time::default(), number)),
+            after: after.map(|number| (time, number)),
             limit,
         };
         let known = self.context.gate.known();

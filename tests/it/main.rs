@@ -3,6 +3,7 @@
 
 mod agents;
 mod api_keys;
+mod as_of;
 mod authority;
 mod authorization;
 mod clock;

@@ -337,6 +337,9 @@ impl Draft<'_> {
         let occurred_at = at.unwrap_or_else(|| {
             takes_effect_at(&event, before.as_ref(), cause.map(Revocation::covered), self.now)
         });
+        // The last activity says when a session was last active, also where the clock was set back.
+        let last_active_at = before.as_ref().filter(|_| activity).map(|session| session.last_active_at);
+        let occurred_at = last_active_at.map_or(occurred_at, |last| last.max(occurred_at));
         if let (SessionEvent::Disconnected(_), Some(revocation)) = (&event, cause) {
             let mut revocation = self.stream(revocation.number).unwrap_or(revocation).clone();
             revocation.disconnected_count += 1;

@@ -197,7 +197,7 @@ impl From<View> for Session {
 #[serde(rename_all = "camelCase")]
 pub struct SessionEnvelope {
     pub session: Session,
-    /// Of a session as it was: since when nothing of that was let go, where that is later than what was asked about.
+    /// With `asOf`, where something was let go since: from when on it is exact.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, format = DateTime)]
     pub exact_since: Option<String>,
@@ -219,8 +219,7 @@ pub struct SessionList {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub next_cursor: Option<String>,
-    /// With `asOf`: since when nothing of what was then was let go, where that is later than what was asked about. Before that,
-    /// sessions and activity are missing here that were there.
+    /// With `asOf`, where something was let go since: from when on it is exact.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, format = DateTime)]
     pub exact_since: Option<String>,

@@ -84,7 +84,7 @@ pub async fn list_all(
     Ok(listed(app.sessions.queries.list(&caller, &query).await?, &parameters, query.sort, &uri))
 }
 
-/// How many sessions there are, by derived status at the moment of asking, or at the one that was asked about.
+/// How many sessions there are, by derived status at the moment of asking or the one asked about.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SessionCount {
@@ -92,8 +92,7 @@ pub struct SessionCount {
     /// Active and idle ones.
     pub live: u64,
     pub total: u64,
-    /// With `asOf`: since when nothing of what was then was let go, where that is later than what was asked about. Before that,
-    /// sessions are missing here that were there.
+    /// With `asOf`, where something was let go since: from when on it is exact.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, format = DateTime)]
     pub exact_since: Option<String>,

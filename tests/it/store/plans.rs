@@ -15,7 +15,7 @@ use sessiond_core::kind::Kind;
 use sessiond_core::phase::{Outcome, Stage};
 use sessiond_core::reason::Reason;
 use sessiond_core::throughput::Sample;
-use sessiond_store::{Confirmation, EndedOrder, EndedPage, SideWrite};
+use sessiond_store::{Confirmation, EndedOrder, EndedPage, EndedSince, SideWrite, Store};
 use sqlx::{AssertSqlSafe, Row};
 use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
@@ -191,6 +191,21 @@ async fn write(running: &Running) {
     super::retention::let_sessions_go(running, running.now() + TimeDelta::seconds(1), 1).await;
 }
 
+/// What is asked about moments in the past.
+async fn past(reader: &dyn Store) {
+    let at = Position(3);
+    let sessions = [(SessionNumber(1), Position(9)), (SessionNumber(3), Position(9))];
+    reader.last_connected(at).await.unwrap();
+    reader.sessions_up_to(APPLICATION, SessionNumber(5_000)).await.unwrap();
+    reader.earlier_states(&sessions.map(|(number, _)| number), at).await.unwrap();
+    reader.making(&sessions, at).await.unwrap();
+    for descending in [true, false] {
+        let last = SessionNumber(30);
+        let page = EndedSince { application: APPLICATION, at, descending, after: None, last, limit: 10 };
+        reader.ended_since(&page).await.unwrap();
+    }
+}
+
 /// What requests and feeds ask.
 async fn read(running: &Running) {
     let reader = &running.reader;
@@ -224,6 +239,7 @@ async fn read(running: &Running) {
         }
         reader.count_ended(APPLICATION, filter).await.unwrap();
     }
+    past(reader.as_ref()).await;
     reader.sessions(&[SessionNumber(1), SessionNumber(2)]).await.unwrap();
     reader.details(&[SessionNumber(1), SessionNumber(2)]).await.unwrap();
     reader.revocation_by_id(Uuid::nil()).await.unwrap();

@@ -107,7 +107,7 @@ impl Past for PgStore {
                          and type <> 'activity_recorded' and position <= $2 order by version) e";
         let mut rows = sqlx::query(lifecycle).bind(&numbers).bind(at.0).fetch_all(&self.pool).await?;
         // From the first milestone after the position, or from the last event, back to the activity before it.
-        let activity = "with recursive back (position, previous, activity) as (\
+        let activity = "with recursive chain (position, previous, activity) as (\
              select e.position, coalesce(c.previous, e.previous_position), e.type = 'activity_recorded' \
              from (select coalesce((select m.position from event m where m.stream_number = wanted.number \
              and m.type = 'activity_recorded' and m.version % 16 = 0 and m.position > $3 \
@@ -116,10 +116,10 @@ impl Past for PgStore {
              join event e on e.position = start.position left join cut c on c.position = e.position \
              union all \
              select e.position, coalesce(c.previous, e.previous_position), e.type = 'activity_recorded' \
-             from back join event e on e.position = back.previous \
-             left join cut c on c.position = e.position where back.position > $3 or not back.activity) \
-             select e.* from back join event e on e.position = back.position \
-             where back.position <= $3 and back.activity";
+             from chain join event e on e.position = chain.previous \
+             left join cut c on c.position = e.position where chain.position > $3 or not chain.activity) \
+             select e.* from chain join event e on e.position = chain.position \
+             where chain.position <= $3 and chain.activity";
         let query = sqlx::query(activity).bind(&numbers).bind(each(sessions, |(_, newest)| newest.0));
         rows.extend(query.bind(at.0).fetch_all(&self.pool).await?);
         let mut entries: Vec<Entry> = rows.iter().map(entry).collect::<Result<_, _>>()?;

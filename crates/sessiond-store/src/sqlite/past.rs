@@ -113,7 +113,7 @@ impl Past for SqliteStore {
                          and e.stream_number = wanted.value and e.type <> 'activity_recorded' where e.position <= ?";
         let mut rows = sqlx::query(lifecycle).bind(numbers).bind(at.0).fetch_all(&self.pool).await?;
         // From the first milestone after the position, or from the last event, back to the activity before it.
-        let activity = "with recursive back (position, previous, activity) as (\
+        let activity = "with recursive chain (position, previous, activity) as (\
              select e.position, coalesce(c.previous, e.previous_position), e.type = 'activity_recorded' \
              from (select coalesce((select m.position from event m indexed by event_milestone \
              where m.stream_number = wanted.value ->> 0 and m.type = 'activity_recorded' and m.version % 16 = 0 \
@@ -122,10 +122,10 @@ impl Past for SqliteStore {
              cross join event e on e.position = start.position left join cut c on c.position = e.position \
              union all \
              select e.position, coalesce(c.previous, e.previous_position), e.type = 'activity_recorded' \
-             from back cross join event e on e.position = back.previous \
-             left join cut c on c.position = e.position where back.position > ?2 or not back.activity) \
-             select e.* from back cross join event e on e.position = back.position \
-             where back.position <= ?2 and back.activity";
+             from chain cross join event e on e.position = chain.previous \
+             left join cut c on c.position = e.position where chain.position > ?2 or not chain.activity) \
+             select e.* from chain cross join event e on e.position = chain.position \
+             where chain.position <= ?2 and chain.activity";
         let wanted = serde_json::to_string(sessions).unwrap_or_default();
         rows.extend(sqlx::query(activity).bind(wanted).bind(at.0).fetch_all(&self.pool).await?);
         let mut entries: Vec<Entry> = rows.iter().map(entry).collect::<Result<_, _>>()?;
