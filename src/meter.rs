@@ -21,6 +21,7 @@ pub const REVOCATIONS_UNFINISHED: &str = "sessiond_revocations_unfinished";
 pub const REVOKED: &str = "sessiond_sessions_revoked_total";
 const STREAMS: &str = "sessiond_stream_clients";
 pub const LIMITS_REACHED: &str = "sessiond_limits_reached_total";
+pub const EXPORTS: &str = "sessiond_exports";
 pub const REQUESTS: &str = "sessiond_http_request_duration_seconds";
 pub const REFUSED: &str = "sessiond_requests_refused_total";
 pub const AFTER_END: &str = "sessiond_use_after_end_total";
@@ -99,6 +100,7 @@ const fn histogram(name: &'static str, steps: &'static [f64], help: &'static str
 }
 
 const METRICS: &[Metric] = &[
+    gauge(EXPORTS, Labels::None, "Exports under way, of --max-exports."),
     gauge(SESSIONS, Labels::Own, "Sessions by what they are now: active, idle, expired or disconnected."),
     gauge(SESSIONS_OPEN, Labels::Own, "Sessions that are not disconnected, by kind."),
     counter(EVENTS, Labels::One("type", || event::names().collect()), "Events written to the log, by type."),

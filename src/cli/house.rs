@@ -214,6 +214,7 @@ impl House {
             terminals: terminals.clone(),
             peers: self.peers.clone(),
             catch_up: self.catch_up.clone(),
+            exports: http::export::Exports::at_most(config.max_exports as usize),
             job_status: self.job_status.clone(),
             limits: limits.clone(),
             health: http::health::Cache::default(),

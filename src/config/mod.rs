@@ -227,6 +227,10 @@ pub struct Config {
     #[arg(long, env = "SESSIOND_MAX_PRINCIPALS", default_value_t = 1_000_000, value_name = "NUMBER")]
     pub max_principals: u32,
 
+    /// Exports under way at a time, each of which holds some thousands of sessions or events in memory
+    #[arg(long, env = "SESSIOND_MAX_EXPORTS", default_value_t = 4, value_name = "NUMBER")]
+    pub max_exports: u32,
+
     /// Time zone of times on the media surface (/v1), a name of the IANA database
     #[arg(long, env = "SESSIOND_MEDIA_TIME_ZONE", default_value = "UTC", value_parser = time_zone, value_name = "NAME")]
     pub media_time_zone: Tz,

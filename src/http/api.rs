@@ -5,7 +5,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::surface::{MANY, PLAIN, Routes, Surface};
-use super::{App, agents, bars, directory, events, history, revocations};
+use super::{App, agents, bars, directory, events, export, history, revocations};
 
 static API: Surface = Surface { prefixes: &["/api/v1"], idempotency: true, ..PLAIN };
 /// The part of the surface for reports about many sessions at once.
@@ -31,6 +31,10 @@ fn sessions() -> OpenApiRouter<App> {
         .routes(routes!(agents::list, agents::revoke_all))
         .routes(routes!(agents::count))
         .routes(routes!(agents::list_all))
+        .routes(routes!(export::sessions))
+        .routes(routes!(export::all_sessions))
+        .routes(routes!(export::events))
+        .routes(routes!(export::history))
         .routes(routes!(agents::count_all))
         .routes(routes!(agents::get, agents::revoke))
         .routes(routes!(agents::terminate))

@@ -19,7 +19,7 @@ use super::ids::{self, Id};
 use super::page::{PAGE, PagedParameters, next_link, read_flag, read_limit};
 use super::problem::Problem;
 use crate::live::EventData;
-use crate::sessions::{EventQuery, Events};
+use crate::sessions::{EventQuery, Events, NamedEvent};
 
 /// An event on record: as on a feed, with its place in its stream and its hash.
 #[derive(Serialize, utoipa::ToSchema)]
@@ -60,22 +60,25 @@ fn listed(events: Events, uri: &Uri, others: &[(&str, &str)]) -> Response {
     let next_cursor = events.next.map(|position| position.to_string());
     let mut headers = next_link(uri.path(), others.iter().copied(), next_cursor.as_deref());
     headers.insert(HeaderName::from_static("log-position"), HeaderValue::from(events.position.0));
-    let items = events.items.into_iter().map(|(event, told)| {
-        let recorded = &event.entry.recorded;
-        let recorded = RecordedEvent {
-            event: EventData::new(&event, told),
-            version: recorded.version,
-            previous_position: recorded.previous_position.0,
-            hash: hex::encode(event.entry.hash),
-            request_id: recorded.request_id.as_deref(),
-            traceparent: recorded.traceparent.as_deref(),
-        };
-        serde_json::to_value(recorded).unwrap_or_default()
-    });
+    let items = events.items.into_iter().map(recorded);
     (headers, Json(EventList { items: items.collect(), next_cursor })).into_response()
 }
 
-fn read_position(text: Option<&str>) -> Result<Option<Position>, Problem> {
+/// An event as it is shown.
+pub(super) fn recorded((event, told): NamedEvent) -> Value {
+    let recorded = &event.entry.recorded;
+    let shown = RecordedEvent {
+        event: EventData::new(&event, told),
+        version: recorded.version,
+        previous_position: recorded.previous_position.0,
+        hash: hex::encode(event.entry.hash),
+        request_id: recorded.request_id.as_deref(),
+        traceparent: recorded.traceparent.as_deref(),
+    };
+    serde_json::to_value(shown).unwrap_or_default()
+}
+
+fn read_cursor(text: Option<&str>) -> Result<Option<Position>, Problem> {
     let Some(text) = text else { return Ok(None) };
     match text.parse() {
         Ok(position @ 0..) => Ok(Some(Position(position))),
@@ -86,7 +89,7 @@ fn read_position(text: Option<&str>) -> Result<Option<Position>, Problem> {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HistoryParameters {
-    activity: Option<String>,
+    pub(super) activity: Option<String>,
     limit: Option<String>,
     cursor: Option<String>,
 }
@@ -119,7 +122,7 @@ pub async fn session_history(
 ) -> Result<Response, Problem> {
     let activity = read_flag("activity", parameters.activity.as_deref())?;
     let limit = read_limit(parameters.limit.as_deref(), PAGE)?;
-    let before = read_position(parameters.cursor.as_deref())?;
+    let before = read_cursor(parameters.cursor.as_deref())?;
     let events = app.sessions.queries.history(&caller, application, session, activity, before, limit).await?;
     let (activity, limit) = (activity.to_string(), limit.to_string());
     Ok(listed(events, &uri, &[("activity", &activity), ("limit", &limit)]))
@@ -139,8 +142,8 @@ pub struct EventParameters {
 }
 
 impl EventParameters {
-    fn read(&self) -> Result<EventQuery, Problem> {
-        let after = read_position(self.cursor.as_deref().or(self.after.as_deref()))?;
+    pub(super) fn read(&self) -> Result<EventQuery, Problem> {
+        let after = read_cursor(self.cursor.as_deref().or(self.after.as_deref()))?;
         Ok(EventQuery {
             application: read_id("applicationId", self.application_id.as_deref())?,
             revocation: read_id("revocation", self.revocation.as_deref())?,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::http::HeaderMap;
 use serde::Deserialize;
+use sessiond_core::Time;
 use sessiond_core::ids::Position;
 use sessiond_core::status::DerivedStatus;
 use utoipa::IntoParams;
@@ -171,6 +172,27 @@ impl ListParameters {
             as_of: self.as_of.read()?,
             walk: walk.map(|(began, at_its_end)| Walk { began, at_its_end }),
         })
+    }
+
+    /// Reads what to export: all of a list, in the order in which they connected, after one of them.
+    pub fn read_to_export(
+        &self,
+        application: Option<Uuid>,
+        after: Option<Uuid>,
+    ) -> Result<ListQuery, Problem> {
+        Ok(ListQuery {
+            filter: self.to_list(application)?,
+            sort: Sort { by: Order::Connected, descending: false },
+            // The order is that of the numbers alone.
+            after: after.map(|id| (Time::default(), id)),
+            as_of: self.as_of.read()?,
+            ..ListQuery::default()
+        })
+    }
+
+    /// A parameter as it is said.
+    pub fn text(&self, name: &str) -> Option<String> {
+        self.raw.get(name).cloned()
     }
 
     /// Reads the moment that is asked about.

@@ -11,6 +11,7 @@ pub mod document;
 mod download;
 mod elsewhere;
 mod events;
+pub mod export;
 pub mod extract;
 mod figures;
 mod filter;
@@ -59,6 +60,7 @@ use crate::nodes::{CatchUp, Peers};
 use crate::sessions::{JobStatus, Sessions};
 use crate::terminal::Terminals;
 use crate::webhooks::Outbox;
+use export::Exports;
 
 /// What handlers work with; cheap to clone, as every request does.
 #[derive(Clone)]
@@ -93,6 +95,7 @@ pub struct Shared {
     /// The way to other nodes.
     pub peers: Arc<Peers>,
     pub catch_up: Arc<CatchUp>,
+    pub exports: Exports,
     pub job_status: Arc<JobStatus>,
     pub limits: Arc<Limits>,
     pub health: health::Cache,

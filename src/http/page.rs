@@ -178,3 +178,12 @@ pub fn read_flag(field: &'static str, text: Option<&str>) -> Result<bool, Proble
         Some(_) => Err(Problem::invalid(field, format!("{field} must be true or false"))),
     }
 }
+
+/// Reads a position of the log in a parameter.
+pub fn read_position(field: &'static str, text: Option<&str>) -> Result<Option<Position>, Problem> {
+    let Some(text) = text else { return Ok(None) };
+    match text.parse() {
+        Ok(position @ 0..) => Ok(Some(Position(position))),
+        _ => Err(Problem::invalid(field, format!("{field} must be the position of an event"))),
+    }
+}

@@ -38,10 +38,12 @@ struct EventRange {
 /// How many events are looked through for one page: rare events are found over several pages.
 const LOOK: i64 = 5_000;
 
+/// An event with who is who in it, as far as the caller may know.
+pub type NamedEvent = (Addressed, EventTold);
+
 /// A page of events.
 pub struct Events {
-    /// Each with who is who in it, as far as the caller may know.
-    pub items: Vec<(Addressed, EventTold)>,
+    pub items: Vec<NamedEvent>,
     /// Where the next page begins, if there may be one.
     pub next: Option<Position>,
     /// The log position the page was true at.
@@ -88,11 +90,7 @@ impl Queries {
     }
 
     /// Adds to events who is who in them.
-    async fn told(
-        &self,
-        caller: &Caller,
-        events: Vec<Addressed>,
-    ) -> Result<Vec<(Addressed, EventTold)>, Error> {
+    async fn told(&self, caller: &Caller, events: Vec<Addressed>) -> Result<Vec<NamedEvent>, Error> {
         let telling = &self.context.telling;
         let told = telling.events(&events.iter().collect::<Vec<_>>()).await?;
         let reader = caller.acquaintance();

@@ -35,7 +35,7 @@ pub use bar::{BarTerms, WouldBar};
 pub use bars::{BarShown, Bars, Whom};
 pub use connect::{AGENT_SCOPES, LARGEST_CLIENT_INFO, NewSession, Opened};
 pub use gateway_sessions::GatewaySessions;
-pub use history::{EventQuery, Events};
+pub use history::{EventQuery, Events, NamedEvent};
 pub use idempotency::Idempotency;
 pub use job_status::{Job, JobStatus};
 pub use lifecycle::Lifecycle;

@@ -12,6 +12,7 @@ mod credentials;
 mod directory;
 mod door;
 mod end_stories;
+mod exports;
 mod feeds;
 mod files;
 mod golden;
