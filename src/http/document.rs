@@ -7,7 +7,7 @@ use std::sync::Arc;
 use utoipa::openapi::OpenApi;
 
 use super::surface::{PLAIN, Routes, Surface};
-use super::{extract, idempotency, list_parameters, problem, shared, unknown, words};
+use super::{export, extract, idempotency, list_parameters, problem, shared, unknown, words};
 
 /// What follows from the descriptions of all surfaces.
 pub struct Documented {
@@ -98,6 +98,7 @@ pub fn yaml(document: &OpenApi) -> String {
         words::EndingWord,
         words::StageWord,
         words::StatusWord,
+        export::ExportFormat,
         list_parameters::SessionSort,
     )),
     modifiers(&Security),

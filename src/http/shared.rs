@@ -59,7 +59,8 @@ const ANSWERS: [(&str, &str); 40] = [
 ];
 
 /// The names of parameters that are not the only ones of their name on their surface, by how their descriptions begin.
-const PARAMETERS: [(&str, &str); 5] = [
+const PARAMETERS: [(&str, &str); 6] = [
+    ("Only these types, separated", "EventTypes"),
     ("Only lines that come after", "LogAfter"),
     ("Most sessions to return.", "SessionLimit"),
     ("Most lines to return.", "LogLimit"),

@@ -87,7 +87,8 @@ pub enum ExportFormat {
 #[serde(rename_all = "camelCase")]
 #[into_params(parameter_in = Query)]
 pub struct ExportParameters {
-    #[param(value_type = Option<ExportFormat>)]
+    /// What the file is.
+    #[param(value_type = ExportFormat, required = false)]
     pub format: Option<String>,
     /// To go on where an export broke off: the `id` of the last session of it, or the `position` of the last event.
     pub after: Option<String>,
@@ -108,7 +109,9 @@ impl ExportParameters {
 #[utoipa::path(get, path = "/api/v1/applications/{applicationId}/sessions/export", operation_id = "agentSessions.export",
     tag = "agentSessions", security(("bearer" = [])),
     params(("applicationId" = Uuid, Path, description = "The application."), StatusParameters, FilterParameters, AsOfParameter, ExportParameters),
-    responses((status = 200, description = "The file.", body = PlainText, content_type = "application/x-ndjson")))]
+    responses((status = 200, description = "The file; as `text/plain` for those who accept that and neither of the others.", content(
+        (PlainText = "application/x-ndjson"), (PlainText = "text/csv"), (PlainText = "text/plain"),
+    ))))]
 pub async fn sessions(
     CanRead(caller): CanRead,
     Id(application, ..): Id<ids::Application>,
@@ -124,7 +127,9 @@ pub async fn sessions(
 /// As exporting an application's, over all applications.
 #[utoipa::path(get, path = "/api/v1/sessions/export", operation_id = "sessions.export", tag = "agentSessions", security(("bearer" = [])),
     params(("applicationId" = Option<Uuid>, Query, description = "Only this application's."), StatusParameters, FilterParameters, AsOfParameter, ExportParameters),
-    responses((status = 200, description = "The file.", body = PlainText, content_type = "application/x-ndjson")))]
+    responses((status = 200, description = "The file; as `text/plain` for those who accept that and neither of the others.", content(
+        (PlainText = "application/x-ndjson"), (PlainText = "text/csv"), (PlainText = "text/plain"),
+    ))))]
 pub async fn all_sessions(
     CanRead(caller): CanRead,
     Query(parameters): Query<ListParameters>,
@@ -161,7 +166,9 @@ async fn export_sessions(
         ("until" = Option<String>, Query, description = "Recorded before this instant.", format = DateTime),
         ExportParameters,
     ),
-    responses((status = 200, description = "The file.", body = PlainText, content_type = "application/x-ndjson")))]
+    responses((status = 200, description = "The file; as `text/plain` for those who accept that and neither of the others.", content(
+        (PlainText = "application/x-ndjson"), (PlainText = "text/csv"), (PlainText = "text/plain"),
+    ))))]
 pub async fn events(
     CanRead(caller): CanRead,
     Query(parameters): Query<EventParameters>,
@@ -184,7 +191,9 @@ pub async fn events(
         ("activity" = Option<bool>, Query, description = "Whether to show activity too."),
         ExportParameters,
     ),
-    responses((status = 200, description = "The file.", body = PlainText, content_type = "application/x-ndjson")))]
+    responses((status = 200, description = "The file; as `text/plain` for those who accept that and neither of the others.", content(
+        (PlainText = "application/x-ndjson"), (PlainText = "text/csv"), (PlainText = "text/plain"),
+    ))))]
 pub async fn history(
     CanRead(caller): CanRead,
     Id(application, ..): Id<ids::Application>,
@@ -218,6 +227,7 @@ async fn respond(
     let pieces = pieces(source, file, first, under_way);
     let mut response = Body::from_stream(while_good(registration, pieces)).into_response();
     let (media, extension) = match format {
+        _ if accepts_text_alone(headers) => ("text/plain; charset=utf-8", "txt"),
         ExportFormat::Ndjson => ("application/x-ndjson", "ndjson"),
         ExportFormat::Csv => ("text/csv; charset=utf-8; header=present", "csv"),
     };
@@ -285,4 +295,17 @@ fn accepts_gzip(headers: &HeaderMap) -> bool {
         let refused = |part: &str| part.strip_prefix("q=").is_some_and(|q| q.parse::<f32>() == Ok(0.0));
         named && !parts.any(refused)
     })
+}
+
+/// Whether the client takes plain text and none of what the file is, as generated clients do.
+fn accepts_text_alone(headers: &HeaderMap) -> bool {
+    let said = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let mut types =
+        said.flat_map(|value| value.split(',')).map(|one| one.split(';').next().unwrap_or("").trim());
+    let mut text = false;
+    let others = types.by_ref().any(|one| {
+        text |= one == "text/plain";
+        matches!(one, "*/*" | "text/*" | "application/*" | "text/csv" | "application/x-ndjson")
+    });
+    text && !others
 }

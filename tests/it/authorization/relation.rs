@@ -43,7 +43,10 @@ fn wants(operation: &str) -> Wants {
     const TERMINAL: &[&str] = &["terminal"];
     const MEDIA: &[&str] = &["media"];
     match operation {
-        "agentSessions.get" | "agentSessions.history" | "agentInstances.get" => Read,
+        "agentSessions.get"
+        | "agentSessions.history"
+        | "agentSessions.exportHistory"
+        | "agentInstances.get" => Read,
         "agentSessions.revoke"
         | "agentSessions.terminate"
         | "agentSessions.suspend"

@@ -83,7 +83,7 @@ impl Document {
             return Value::Null;
         }
         let text = response.text().await.unwrap();
-        let body = if media_type.ends_with("json") {
+        let body = if media_type.ends_with("json") && media_type != "application/x-ndjson" {
             serde_json::from_str(&text).unwrap()
         } else {
             Value::String(text)

@@ -96,10 +96,11 @@ fn taken<T: serde::de::DeserializeOwned>() -> BTreeSet<String> {
 }
 
 /// Enums whose description is that of the very type that is read or written.
-const OF_THEMSELVES: [&str; 15] = [
+const OF_THEMSELVES: [&str; 16] = [
     "BarStatus",
     "ClientType",
     "DisabledBecause",
+    "ExportFormat",
     "HookDirection",
     "HookStatus",
     "LogSort",

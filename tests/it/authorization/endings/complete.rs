@@ -40,7 +40,8 @@ const EVENTS: &str = "\
 
 /// Where something is handed on after its request was answered, with how often that is so in the file, and which things
 /// those are. Downloads are no things of the table: they end by themselves, and with their credential before.
-const STAYS: [(&str, usize, &[Thing]); 8] = [
+const STAYS: [(&str, usize, &[Thing]); 9] = [
+    ("http/export/mod.rs", 1, &[]),
     ("http/events.rs", 1, &[Thing::ApplicationFeed, Thing::SessionFeed]),
     ("http/terminals/logs.rs", 2, &[]),
     ("http/terminals/socket.rs", 1, &[Thing::Terminal, Thing::Watcher]),
