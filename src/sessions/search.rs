@@ -66,7 +66,9 @@ impl WordSearch<'_> {
     }
 
     fn slice(&self, after: Option<SessionNumber>, limit: usize) -> Slice {
-        let after = after.map(|number| (Time::default(), number));
+        // The numbers alone say what comes after: they are in the order of the times.
+        let time = if self.descending { Time::MAX_UTC } else { Time::MIN_UTC };
+        let after = after.map(|number| (time, number));
         Slice { order: Order::Connected, descending: self.descending, after, limit }
     }
 
@@ -374,11 +376,10 @@ impl Queries {
             lists.push(page.into_iter().filter(|(_, number)| first < *number && *number < last).collect());
         }
         let numbers: BTreeSet<_> = lists.into_iter().flatten().map(|(_, number)| number).collect();
-        let in_order: Vec<_> = match search.descending {
+        match search.descending {
             true => numbers.into_iter().rev().take(limit).collect(),
             false => numbers.into_iter().take(limit).collect(),
-        };
-        in_order
+        }
     }
 
     /// Those of some sessions that fit, in order.
