@@ -16,7 +16,7 @@ use super::page::{self, read_flag, read_limit};
 use super::problem::Problem;
 use super::words::{StatusWord, read_word};
 use crate::gate::Order;
-use crate::sessions::{AsOf, ListQuery, Page, SessionQuery, Sort, Walk};
+use crate::sessions::{AsOf, ListQuery, Page, SessionQuery, Sort, Walk, WordQuery};
 
 /// With which status sessions are listed or counted.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
@@ -57,6 +57,24 @@ impl AsOfParameter {
             Problem::invalid("asOf", message)
         };
         Ok(read_time("asOf", Some(text)).map_err(wrong)?.map(AsOf::Time))
+    }
+}
+
+/// The words that sessions of a list or a count are looked for by.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct WordsParameter {
+    /// Only sessions that all of these terms fit, in whatever order: each begins a word of the session's name, hostname or client
+    /// name (`clientInfo.name`), or its id (8 digits of it at least); or, with `management:all`, a word of its principal's name or
+    /// e-mail address, or is its subject. With `q`, a list is in the order in which sessions connected, and `asOf` is refused.
+    #[param(min_length = 1, max_length = 200, example = "desk-17 claude")]
+    pub q: Option<String>,
+}
+
+impl WordsParameter {
+    fn read(&self) -> Result<Option<WordQuery>, Problem> {
+        let query = self.q.as_deref().map(WordQuery::read).transpose();
+        query.map_err(|message| Problem::invalid("q", message))
     }
 }
 
@@ -121,6 +139,7 @@ pub struct ListParameters {
     page: PageParameters,
     limit: Option<String>,
     as_of: AsOfParameter,
+    words: WordsParameter,
     /// All parameters, for the link to the next page.
     raw: BTreeMap<String, String>,
 }
@@ -138,6 +157,7 @@ impl<'de> Deserialize<'de> for ListParameters {
             page: PageParameters { sort: pairs.one("sort"), cursor: pairs.one("cursor") },
             limit: pairs.one("limit"),
             as_of: AsOfParameter { as_of: pairs.one("asOf") },
+            words: WordsParameter { q: pairs.one("q") },
             raw: pairs.into_inner(),
         })
     }
@@ -170,6 +190,7 @@ impl ListParameters {
             skip: 0,
             after,
             as_of: self.as_of.read()?,
+            words: self.words.read()?,
             walk: walk.map(|(began, at_its_end)| Walk { began, at_its_end }),
         })
     }
@@ -198,6 +219,11 @@ impl ListParameters {
     /// Reads the moment that is asked about.
     pub fn as_of(&self) -> Result<Option<AsOf>, Problem> {
         self.as_of.read()
+    }
+
+    /// Reads the words that are looked for.
+    pub fn words(&self) -> Result<Option<WordQuery>, Problem> {
+        self.words.read()
     }
 
     /// Reads `applicationId`, where a list takes it as a parameter.

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::as_of::AsOf;
 use super::query::{SessionQuery, Sort};
-use super::{Queries, View};
+use super::{Queries, View, WordQuery};
 use crate::committer::{Nothing, Origin};
 use crate::error::Error;
 use crate::gate::{Order, Slice};
@@ -35,6 +35,8 @@ pub struct ListQuery {
     pub after: Option<(Time, Uuid)>,
     /// The moment that is asked about, where that is not now.
     pub as_of: Option<AsOf>,
+    /// The words that sessions are looked for by.
+    pub words: Option<WordQuery>,
     /// The walk that this page goes on with; none for its first page, and for lists that are no walk.
     pub walk: Option<Walk>,
 }
@@ -89,6 +91,9 @@ impl Counts {
 impl Queries {
     /// Lists a page of the sessions that fit. Page by page, each session that was there from the first to the last is shown.
     pub async fn list(&self, caller: &Caller, query: &ListQuery) -> Result<Page, Error> {
+        if let Some(words) = &query.words {
+            return self.page_found(caller, query, words).await;
+        }
         if let Some(as_of) = query.as_of {
             return self.page_as_of(caller, query, as_of).await;
         }
@@ -280,7 +285,7 @@ impl Queries {
     }
 
     /// Returns sessions as they are shown, without those that no longer have a status that fits.
-    async fn shown(
+    pub(super) async fn shown(
         &self,
         caller: &Caller,
         entries: Vec<(Time, SessionNumber, Option<SessionRow>)>,
@@ -300,7 +305,7 @@ impl Queries {
         self.context.named(caller, items).await
     }
 
-    async fn id_of(&self, number: SessionNumber, items: &[View]) -> Result<Option<Uuid>, Error> {
+    pub(super) async fn id_of(&self, number: SessionNumber, items: &[View]) -> Result<Option<Uuid>, Error> {
         match items.iter().find(|view| view.session.number == number) {
             Some(view) => Ok(Some(view.session.id)),
             None => Ok(self.context.store.session_by_number(number).await?.map(|row| row.session.id)),

@@ -22,9 +22,11 @@ mod query;
 mod revocation_worker;
 mod revocations;
 mod schedules;
+mod search;
 mod terminal_sessions;
 mod traffic;
 mod view;
+mod word_query;
 mod workloads;
 
 use std::sync::Arc;
@@ -50,6 +52,7 @@ pub use schedules::{NewSchedule, Scheduled, Schedules};
 pub use terminal_sessions::{MachineUse, TerminalSessions, Usage};
 pub use traffic::Traffic;
 pub use view::View;
+pub use word_query::WordQuery;
 pub use workloads::{WorkEnd, WorkView, Workloads};
 
 use crate::context::AppContext;

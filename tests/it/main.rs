@@ -44,6 +44,7 @@ mod retention;
 mod rooms;
 mod rotation;
 mod rules;
+mod searching;
 mod security;
 mod service;
 mod starting;

@@ -38,7 +38,7 @@ pub use row::{
 };
 pub use seam::{
     BackedUp, Bounds, Check, Contents, Cut, DirectoryRows, EndedBefore, EndedOrder, EndedPage, EndedSince,
-    EndedTerminal, Foldable, FoldableEvent, Forget, Forgotten, JournalReader, JournalWriter, Log, Node,
-    Nodes, Open, OpenJournals, Outbox, Past, Renewed, Retention, Sealed, SealedFor, Secrets, SessionRows,
-    Standing, Start, Store, Stretch, Tail, Turn, Witnesses, Writer,
+    EndedTerminal, Foldable, FoldableEvent, Forget, Forgotten, FoundBy, JournalReader, JournalWriter, Log,
+    Node, Nodes, Open, OpenJournals, Outbox, Past, Postings, Renewed, Retention, Sealed, SealedFor, Search,
+    Secrets, SessionRows, Standing, Start, Store, Stretch, Tail, Turn, Witnesses, Writer,
 };

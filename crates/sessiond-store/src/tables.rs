@@ -8,7 +8,7 @@ use sessiond_core::streams::{AnyStream, Registered};
 use crate::row::Batch;
 
 /// The tables of what the log has made; all others hold the log, or what stands beside it.
-pub(crate) const ROWS: [&str; 11] = [
+pub(crate) const ROWS: [&str; 12] = [
     "organization",
     "application",
     "service_account",
@@ -17,6 +17,7 @@ pub(crate) const ROWS: [&str; 11] = [
     "session_detail",
     "session_earlier",
     "session_block",
+    "session_word",
     "revocation",
     "item",
     "let_go_resource",
@@ -51,11 +52,12 @@ pub(crate) const JOURNALS: [&str; 2] = ["block", "tail"];
 
 /// Every table that knows of a session by its number, with the column that has it. `tests/it/retention` walks the schema for
 /// others.
-pub const OF_SESSIONS: [(&str, &str); 8] = [
+pub const OF_SESSIONS: [(&str, &str); 9] = [
     ("session", "number"),
     ("session_activity", "number"),
     ("session_detail", "number"),
     ("session_earlier", "session"),
+    ("session_word", "session"),
     ("session_token", "session"),
     ("mcp_session", "session"),
     ("confirmation", "session"),
@@ -65,6 +67,9 @@ pub const OF_SESSIONS: [(&str, &str); 8] = [
 /// The mark of a store that tells how sessions stood before: one that an earlier release has written to does not, until it is
 /// opened.
 pub(crate) const EARLIER_FILED: &str = "earlier";
+
+/// The mark of a store whose sessions are found by their words, likewise.
+pub(crate) const WORDS_FILED: &str = "words";
 
 /// Sessions that are written at a time where rows are made again.
 const CHUNK: usize = 2_048;

@@ -6,6 +6,7 @@ use axum::http::{HeaderName, HeaderValue, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use sessiond_core::barring::BarOptions;
+use sessiond_core::caller::Caller;
 use uuid::Uuid;
 
 use super::{Session, SessionEnvelope, SessionList};
@@ -17,13 +18,14 @@ use crate::http::filter::FilterParameters;
 use crate::http::ids::{self, Id};
 use crate::http::list_parameters::{
     AsOfParameter, EndingParameters, LimitParameter, ListParameters, PAGE, PageParameters, StatusParameters,
+    WordsParameter,
 };
 use crate::http::page::read_flag;
 use crate::http::problem::{Problem, ProblemBody};
 use crate::http::revocations::{CredentialsView, NodesView, RevocationPreview, WouldBarView};
 use crate::http::time;
 use crate::http::words::EndingWord;
-use crate::sessions::{Page, Revoked, Sort, StatusCounts};
+use crate::sessions::{Page, Revoked, SessionQuery, Sort, StatusCounts};
 
 /// The log position an answer was true at, so that list-then-follow has no gap.
 static LOG_POSITION: HeaderName = HeaderName::from_static("log-position");
@@ -42,7 +44,7 @@ pub(super) fn listed(page: Page, parameters: &ListParameters, sort: Sort, uri: &
 /// the events from; `Link` leads to the next page.
 #[utoipa::path(get, path = "/api/v1/applications/{applicationId}/sessions", operation_id = "agentSessions.list",
     tag = "agentSessions", security(("bearer" = [])),
-    params(("applicationId" = Uuid, Path, description = "The application."), StatusParameters, FilterParameters, AsOfParameter, LimitParameter, PageParameters),
+    params(("applicationId" = Uuid, Path, description = "The application."), StatusParameters, FilterParameters, WordsParameter, AsOfParameter, LimitParameter, PageParameters),
     responses(
         (status = 200, description = "A page of sessions.", body = SessionList, headers(
             ("Log-Position" = i64, description = "The log position that this was true at."),
@@ -66,7 +68,7 @@ pub async fn list(
 #[utoipa::path(get, path = "/api/v1/sessions", operation_id = "sessions.list", tag = "agentSessions", security(("bearer" = [])),
     params(
         ("applicationId" = Option<Uuid>, Query, description = "Only this application's."),
-        StatusParameters, FilterParameters, AsOfParameter, LimitParameter, PageParameters,
+        StatusParameters, FilterParameters, WordsParameter, AsOfParameter, LimitParameter, PageParameters,
     ),
     responses(
         (status = 200, description = "A page of sessions.", body = SessionList, headers(
@@ -117,12 +119,25 @@ fn counted(counts: StatusCounts) -> Response {
     ([(LOG_POSITION.clone(), HeaderValue::from(position.0))], Json(body)).into_response()
 }
 
+async fn count_of(
+    app: &App,
+    caller: &Caller,
+    query: &SessionQuery,
+    parameters: &ListParameters,
+) -> Result<Response, Problem> {
+    let (queries, as_of) = (&app.sessions.queries, parameters.as_of()?);
+    Ok(counted(match parameters.words()? {
+        Some(words) => queries.count_found(caller, query, &words, as_of).await?,
+        None => queries.count(caller, query, as_of).await?,
+    }))
+}
+
 /// Count sessions
 ///
 /// By derived status, of all sessions that fit; without `status`, of every status.
 #[utoipa::path(get, path = "/api/v1/applications/{applicationId}/sessions/count", operation_id = "agentSessions.count",
     tag = "agentSessions", security(("bearer" = [])),
-    params(("applicationId" = Uuid, Path, description = "The application."), StatusParameters, FilterParameters, AsOfParameter),
+    params(("applicationId" = Uuid, Path, description = "The application."), StatusParameters, FilterParameters, WordsParameter, AsOfParameter),
     responses(
         (status = 200, description = "How many there are.", body = SessionCount, headers(("Log-Position" = i64, description = "The log position that this was true at."))),
     ))]
@@ -133,14 +148,14 @@ pub async fn count(
     State(app): State<App>,
 ) -> Result<Response, Problem> {
     let query = parameters.to_count(Some(application))?;
-    Ok(counted(app.sessions.queries.count(&caller, &query, parameters.as_of()?).await?))
+    count_of(&app, &caller, &query, &parameters).await
 }
 
 /// Count the organization's sessions
 ///
 /// As counting an application's, over all applications.
 #[utoipa::path(get, path = "/api/v1/sessions/count", operation_id = "sessions.count", tag = "agentSessions", security(("bearer" = [])),
-    params(("applicationId" = Option<Uuid>, Query, description = "Only this application's."), StatusParameters, FilterParameters, AsOfParameter),
+    params(("applicationId" = Option<Uuid>, Query, description = "Only this application's."), StatusParameters, FilterParameters, WordsParameter, AsOfParameter),
     responses(
         (status = 200, description = "How many there are.", body = SessionCount, headers(("Log-Position" = i64, description = "The log position that this was true at."))),
     ))]
@@ -150,7 +165,7 @@ pub async fn count_all(
     State(app): State<App>,
 ) -> Result<Response, Problem> {
     let query = parameters.to_count(parameters.application()?)?;
-    Ok(counted(app.sessions.queries.count(&caller, &query, parameters.as_of()?).await?))
+    count_of(&app, &caller, &query, &parameters).await
 }
 
 /// Get a session

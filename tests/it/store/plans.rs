@@ -15,7 +15,7 @@ use sessiond_core::kind::Kind;
 use sessiond_core::phase::{Outcome, Stage};
 use sessiond_core::reason::Reason;
 use sessiond_core::throughput::Sample;
-use sessiond_store::{Confirmation, EndedOrder, EndedPage, EndedSince, SideWrite, Store};
+use sessiond_store::{Confirmation, EndedOrder, EndedPage, EndedSince, FoundBy, Postings, SideWrite, Store};
 use sqlx::{AssertSqlSafe, Row};
 use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
@@ -132,6 +132,8 @@ async fn hot_statements(overheard: Overheard) {
         "session_ended_by_resource",
         "session_ended_work ",
         "session_ended_work_by_activity",
+        "into session_word",
+        "from session_word",
     ] {
         assert!(statements.iter().any(|sql| sql.contains(word)), "{word} was not overheard: {statements:#?}");
     }
@@ -240,6 +242,7 @@ async fn read(running: &Running) {
         reader.count_ended(APPLICATION, filter).await.unwrap();
     }
     past(reader.as_ref()).await;
+    search(running, session.id).await;
     reader.sessions(&[SessionNumber(1), SessionNumber(2)]).await.unwrap();
     reader.details(&[SessionNumber(1), SessionNumber(2)]).await.unwrap();
     reader.revocation_by_id(Uuid::nil()).await.unwrap();
@@ -265,4 +268,24 @@ async fn read(running: &Running) {
     reader.departing(ORGANIZATION, now, 10, 10).await.unwrap();
     reader.foldable_of(ORGANIZATION, SessionNumber(1), 10).await.unwrap();
     reader.ended_before(ORGANIZATION, now).await.unwrap();
+}
+
+/// What is asked where sessions are looked for by words.
+async fn search(running: &Running, id: Uuid) {
+    let reader = &running.reader;
+    reader.words_beginning(APPLICATION, "de", 10).await.unwrap();
+    reader.numbers_of_ids(id, Uuid::max()).await.unwrap();
+    let words = ["desk".to_owned(), "example".to_owned()];
+    let principals = [PrincipalNumber(1), PrincipalNumber(2)];
+    for by in [
+        FoundBy::Words(&words),
+        FoundBy::Principals(&principals),
+        FoundBy::Numbers(SessionNumber(2), SessionNumber(9)),
+    ] {
+        for descending in [false, true] {
+            let after = Some(SessionNumber(4));
+            let page = Postings { application: APPLICATION, by, descending, after, limit: 10 };
+            reader.postings(&page).await.unwrap();
+        }
+    }
 }

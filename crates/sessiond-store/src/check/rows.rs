@@ -1,6 +1,6 @@
 //! What each row must be, column by column, and the comparison with what it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use sessiond_core::application::Application;
@@ -18,7 +18,7 @@ use sessiond_core::throughput::Throughput;
 use super::Difference;
 use super::log::{Chain, Folded, LogCheck, Point, State};
 use super::value::Value;
-use crate::Detail;
+use crate::{Detail, called};
 
 /// The tables that are made from the log, one a kind of stream. A session's hot row and its details come with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,6 +108,8 @@ pub struct Page {
     pub connected: BTreeMap<i64, (Option<String>, Option<String>)>,
     /// And how they stood before, in the order of the log.
     pub earlier: Vec<EarlierState>,
+    /// And the words that they are found by, with the application under which each is filed.
+    pub words: BTreeMap<i64, BTreeSet<(i64, String)>>,
     /// How far activity was settled when the page was read.
     pub settled: i64,
     /// The last number of the page; none when it reaches to the end of the table.
@@ -146,16 +148,23 @@ impl LogCheck {
         {
             for number in rows.by_number.keys() {
                 if !self.streams.contains_key(&(kind, *number)) {
-                    return Err(Difference {
-                        place: format!("row of {name} {number}"),
-                        what: "row".to_owned(),
-                        expected: "none: the log knows nothing of it".to_owned(),
-                        found: "one".to_owned(),
-                    });
+                    return Err(unknown(name, *number));
                 }
             }
         }
-        Ok(())
+        match page.words.keys().find(|number| !self.streams.contains_key(&(kind, **number))) {
+            Some(number) => Err(unknown("session_word", *number)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn unknown(name: &str, number: i64) -> Difference {
+    Difference {
+        place: format!("row of {name} {number}"),
+        what: "row".to_owned(),
+        expected: "none: the log knows nothing of it".to_owned(),
+        found: "one".to_owned(),
     }
 }
 
@@ -179,9 +188,31 @@ fn compare_session(number: i64, folded: &Folded, row: &[Value], page: &Page) -> 
     let detail = page.details.by_number.get(&number).ok_or_else(|| missing(place()))?;
     let (body, personal) = page.connected.get(&number).cloned().unwrap_or_default();
     let expected = super::place::detail_of(body.as_deref(), personal.as_deref()).unwrap_or_default();
+    compare_words(number, folded.session.application, &expected, page)?;
     let expected = detail_columns(number, folded.session.application, &expected);
     compare_row(place, &expected, &page.details.columns, detail)?;
     compare_earlier(number, folded, &page.earlier)
+}
+
+/// The words that a session is found by.
+fn compare_words(
+    number: i64,
+    application: ApplicationNumber,
+    detail: &Detail,
+    page: &Page,
+) -> Result<(), Difference> {
+    let expected: BTreeSet<_> =
+        called::of_session(detail).into_iter().map(|word| (application.0, word)).collect();
+    let none = BTreeSet::new();
+    let found = page.words.get(&number).unwrap_or(&none);
+    let Some(word) = found.symmetric_difference(&expected).next() else { return Ok(()) };
+    let text = |words: &BTreeSet<_>| if words.contains(word) { "one" } else { "none" }.to_owned();
+    Err(Difference {
+        place: format!("row of session_word {} (session {number}, application {})", word.1, word.0),
+        what: "row".to_owned(),
+        expected: text(&expected),
+        found: text(found),
+    })
 }
 
 /// How a session stood before its events, but for those up to which it is not known any more.

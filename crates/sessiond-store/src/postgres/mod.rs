@@ -23,6 +23,7 @@ mod rebuild;
 mod retention;
 mod rows;
 mod sealed;
+mod search;
 mod secrets;
 mod servers;
 mod session;

@@ -94,6 +94,7 @@ pub(super) async fn erase_personal(
          client = null, token_identifier = null, client_session_id = case \
          when (select resource from session s where s.number = d.number) is not null then client_session_id end \
          where number = any($1)",
+        "delete from session_word where session = any($1)",
     ] {
         sqlx::query(sql).bind(&numbers).execute(&mut *connection).await?;
     }

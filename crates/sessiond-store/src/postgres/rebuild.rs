@@ -12,7 +12,7 @@ use super::{head, letting_go, migrated, people, rows};
 use crate::StoreError;
 use crate::check::{Fault, LogCheck, PAGE, Progress, Report};
 use crate::row::{Batch, LogHead};
-use crate::tables::{EARLIER_FILED, LOG, ROWS, next_chunk};
+use crate::tables::{EARLIER_FILED, LOG, ROWS, WORDS_FILED, next_chunk};
 
 /// Makes every row and every index again.
 pub(crate) async fn rebuild(url: &str, progress: Progress<'_>) -> Result<Report, Fault> {
@@ -68,6 +68,7 @@ async fn rows_again(connection: &mut PgConnection, progress: Progress<'_>) -> Re
         rows::write(connection, &batch).await?;
     }
     people::set_mark(connection, EARLIER_FILED, Position(1)).await?;
+    people::set_mark(connection, WORDS_FILED, Position(1)).await?;
     head_again(connection, &report).await?;
     Ok(report)
 }

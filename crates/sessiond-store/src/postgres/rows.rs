@@ -6,7 +6,7 @@ use sessiond_core::token::{Principal, SessionToken};
 use sqlx::postgres::PgConnection;
 
 use super::insert::{self, each};
-use super::{beside, past, streams, upkeep};
+use super::{beside, past, search, streams, upkeep};
 use crate::StoreError;
 use crate::row::{Batch, LogHead, SideWrite};
 use crate::tables::newest;
@@ -40,6 +40,7 @@ pub(super) async fn write(connection: &mut PgConnection, batch: &Batch) -> Resul
     }
     if !batch.details.is_empty() {
         insert::details(connection, &batch.details).await?;
+        search::write(connection, &batch.details).await?;
     }
     forget_hot_rows(connection, &batch.sessions).await?;
     if !batch.activity.is_empty() {

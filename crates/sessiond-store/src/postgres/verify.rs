@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::head;
 use super::log::head as log_end;
-use super::past;
+use super::{past, search};
 use crate::check::{
     Difference, Fault, Gap, LogCheck, PAGE, Page, Progress, Report, Rows, StoredCut, StoredEvent, Table,
     Value,
@@ -89,6 +89,7 @@ impl Snapshot {
             page.hot = self.select("session_activity", after, upto, i64::MAX).await?;
             page.details = self.select("session_detail", after, upto, i64::MAX).await?;
             page.earlier = past::earlier_of(&mut self.transaction, after, upto).await?;
+            page.words = search::words_of(&mut self.transaction, after, upto).await?;
             let sql = "select s.number, e.body, e.personal from session s join event e \
                        on e.position = s.connected_head where s.number > $1 and s.number <= $2";
             let mut rows = sqlx::query(sql).bind(after).bind(upto).fetch(&mut *self.transaction);

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::head::{self, log_head};
 use super::link::{Durability, Link, SHORTLY, within};
 use super::servers::Servers;
-use super::{company, health, past, people, rows};
+use super::{company, health, past, people, rows, search};
 use crate::StoreError;
 use crate::row::{At, Batch, Commit, LogHead};
 use crate::seam::{Check, Turn, Writer};
@@ -62,6 +62,7 @@ impl PgWriter {
         let mut link = writer.take().await?;
         people::file(&mut link.connection, link.turn_key).await?;
         past::file_earlier(&mut link.connection, link.turn_key).await?;
+        search::file(&mut link.connection, link.turn_key).await?;
         writer.link = Some(link);
         Ok(writer)
     }

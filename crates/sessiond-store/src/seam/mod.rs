@@ -7,6 +7,7 @@
 //! | [`Log`] | the events, in pages |
 //! | [`Start`] | all that the service holds in memory, read once when it starts |
 //! | [`SessionRows`], [`DirectoryRows`] | look-ups, lists and counts of what the log has made |
+//! | [`Search`] | sessions by words of what they are called |
 //! | [`Past`] | sessions as they were at a position of the log |
 //! | [`Secrets`] | what is hashed or sealed, and never in the log |
 //! | [`Outbox`] | how deliveries to webhooks stand |
@@ -34,6 +35,7 @@ mod outbox;
 mod past;
 mod retention;
 mod rows;
+mod search;
 mod secrets;
 mod start;
 mod writer;
@@ -48,6 +50,7 @@ pub use outbox::Outbox;
 pub use past::{EndedSince, Past};
 pub use retention::{Cut, EndedBefore, Foldable, FoldableEvent, Retention};
 pub use rows::{DirectoryRows, EndedOrder, EndedPage, EndedTerminal, SessionRows};
+pub use search::{FoundBy, Postings, Search};
 pub use secrets::{Sealed, SealedFor, Secrets, Witnesses};
 pub use start::Start;
 pub use writer::{Check, Turn, Writer};
@@ -80,7 +83,9 @@ pub struct Contents {
 
 /// All that can be read. Many ask at the same time, beside the writer, which waits for none of them.
 #[async_trait]
-pub trait Store: Log + Start + SessionRows + Past + DirectoryRows + Secrets + Outbox + Retention {
+pub trait Store:
+    Log + Start + SessionRows + Search + Past + DirectoryRows + Secrets + Outbox + Retention
+{
     /// Upkeep that needs no turn of the writer's: asked for every two seconds. It may take its time, and holds up neither
     /// the writer nor who reads. Says in a few words what it found, for whoever watches over the service.
     async fn maintain(&self) -> Result<String, StoreError>;

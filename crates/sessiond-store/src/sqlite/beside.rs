@@ -193,6 +193,7 @@ impl SqliteWriter {
                  ip = null, client = null, token_identifier = null, client_session_id = case \
                  when (select resource from session s where s.number = session_detail.number) is not null \
                  then client_session_id end where number = ?",
+                "delete from session_word where session = ?",
             ] {
                 sqlx::query(sql).bind(number.0).execute(&mut self.connection).await?;
             }

@@ -17,6 +17,7 @@ mod rebuild;
 mod retention;
 mod rows;
 mod sealed;
+mod search;
 mod secrets;
 mod session;
 mod sessions;

@@ -8,7 +8,7 @@ use super::writer::SqliteWriter;
 use super::{space, wal};
 use crate::check::{Fault, LogCheck, PAGE, Progress, Report};
 use crate::row::Batch;
-use crate::tables::{EARLIER_FILED, ROWS, next_chunk};
+use crate::tables::{EARLIER_FILED, ROWS, WORDS_FILED, next_chunk};
 
 /// Makes every row and every index again.
 pub(crate) async fn rebuild(url: &str, progress: Progress<'_>) -> Result<Report, Fault> {
@@ -54,6 +54,7 @@ impl SqliteWriter {
         }
         self.mark("settled", report.position).await?;
         self.mark(EARLIER_FILED, Position(1)).await?;
+        self.mark(WORDS_FILED, Position(1)).await?;
         whole(&mut self.connection).await?;
         Ok(report)
     }

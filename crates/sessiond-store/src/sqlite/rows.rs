@@ -24,6 +24,7 @@ impl SqliteWriter {
         self.put(&EVENT, &batch.events, bind_event).await?;
         self.put(&SESSION, &batch.sessions, bind_session).await?;
         self.put(&DETAIL, &batch.details, bind_detail).await?;
+        self.write_words(&batch.details).await?;
         self.forget_hot_rows(&batch.sessions).await?;
         self.put(&ACTIVITY_ROW, hot, bind_activity).await?;
         self.write_past(batch).await?;

@@ -8,7 +8,7 @@ use sessiond_core::ids::{ApplicationNumber, SessionNumber};
 use sqlx::sqlite::{SqlitePool, SqliteRow};
 use sqlx::{AssertSqlSafe, Column, Row, Sqlite, SqliteConnection, Transaction, TypeInfo, ValueRef};
 
-use super::{log, past};
+use super::{log, past, search};
 use crate::check::{
     Difference, Fault, Gap, LogCheck, PAGE, Page, Progress, Report, Rows, StoredCut, StoredEvent, Table,
     Value,
@@ -95,6 +95,7 @@ impl Snapshot {
             page.hot = self.select("session_activity", after, upto, i64::MAX).await?;
             page.details = self.select("session_detail", after, upto, i64::MAX).await?;
             page.earlier = past::earlier_of(&mut self.transaction, after, upto).await?;
+            page.words = search::words_of(&mut self.transaction, after, upto).await?;
             let sql = "select s.number, e.body, e.personal from session s join event e \
                        on e.position = s.connected_head where s.number > ? and s.number <= ?";
             let mut rows = sqlx::query(sql).bind(after).bind(upto).fetch(&mut *self.transaction);

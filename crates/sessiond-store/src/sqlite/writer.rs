@@ -44,6 +44,7 @@ impl SqliteWriter {
         let mut writer = Self::connect(url).await?;
         writer.file_people().await?;
         writer.file_earlier().await?;
+        writer.file_sessions().await?;
         writer.settling = Settling::begin(&mut writer.connection).await?;
         Ok(writer)
     }
