@@ -233,7 +233,11 @@ impl Queries {
         let mut leads = Leads::default();
         if search.by_people {
             let organization = search.caller.organization;
-            leads.principals = store.principals_called(organization, &term.text, MOST_PEOPLE).await?;
+            leads.principals = store.principals_called(organization, &term.text, MOST_PEOPLE + 1).await?;
+            if leads.principals.len() > MOST_PEOPLE as usize {
+                let message = format!("more than {MOST_PEOPLE} people are called {}: say more", term.text);
+                return Err(Error::field("q", message));
+            }
         }
         if let Some((first, last)) = term.ids {
             leads.numbers = store.numbers_of_ids(first, last).await?;
@@ -246,9 +250,13 @@ impl Queries {
                 Ok((words, people)) => {
                     leads.words = words;
                     leads.principals.extend(people);
+                    // Whose sessions are read twice, of them not all are read.
+                    leads.principals.sort_unstable();
+                    leads.principals.dedup();
                     return Ok(leads);
                 }
-                Err(error) => refused = refused.or(Some(error)),
+                Err(error @ Error::Invalid { .. }) => refused = refused.or(Some(error)),
+                Err(error) => return Err(error),
             }
         }
         refused.map_or(Ok(leads), Err)
