@@ -10,6 +10,7 @@ mod blocks;
 pub mod called;
 pub mod check;
 mod copy;
+pub mod counting;
 mod doomed;
 mod driver;
 mod erased;
@@ -37,8 +38,8 @@ pub use row::{
     SideWrite, WebhookSecret,
 };
 pub use seam::{
-    BackedUp, Bounds, Check, Contents, Cut, DirectoryRows, EndedBefore, EndedOrder, EndedPage, EndedSince,
-    EndedTerminal, Foldable, FoldableEvent, Forget, Forgotten, JournalReader, JournalWriter, Log, Node,
+    BackedUp, Bounds, CellPage, Check, Contents, Count, CountedTo, Cut, DirectoryRows, EndedBefore, EndedOrder, EndedPage, EndedSince,
+    EndedTerminal, Foldable, FoldableEvent, Forget, Forgotten, GroupCell, JournalReader, JournalWriter, LONGEST_LABEL, Label, Labelled, Log, Node,
     Nodes, Open, OpenJournals, Outbox, Past, Renewed, Retention, Sealed, SealedFor, Secrets, SessionRows,
-    Standing, Start, Store, Stretch, Tail, Turn, Witnesses, Writer,
+    Standing, Start, Statistics, Store, Stretch, Tail, Turn, Witnesses, Writer,
 };
