@@ -47,7 +47,10 @@ pub struct Question {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Named {
     Kind(Kind),
-    Client { name: String, version: Option<String> },
+    Client {
+        name: String,
+        version: Option<String>,
+    },
     Host(String),
     Principal(PersonNamed),
     /// It has none, or it was erased.
@@ -149,7 +152,8 @@ impl Statistics {
             return Err(Error::field("from", format!("a window has at most {MOST_DAYS} days")));
         }
         let too_many = |most: i64, what: &str| {
-            let message = format!("an answer has at most {most} steps{what}: ask for a longer step or less time");
+            let message =
+                format!("an answer has at most {most} steps{what}: ask for a longer step or less time");
             Err(Error::field("step", message))
         };
         if span.num_milliseconds() / step.shortest() > 2 * MOST_STEPS {
@@ -209,8 +213,14 @@ impl Statistics {
     ) -> Result<BTreeMap<i64, BTreeMap<i64, Cell>>, Error> {
         let (first, before) = asked.hours();
         let Group { organization, application, .. } = asked.all;
-        let mut page =
-            CellPage { organization, application, dimension, after: (first - 1, i64::MAX), before, limit: PAGE };
+        let mut page = CellPage {
+            organization,
+            application,
+            dimension,
+            after: (first - 1, i64::MAX),
+            before,
+            limit: PAGE,
+        };
         let (mut cells, mut count) = (BTreeMap::<i64, BTreeMap<i64, Cell>>::new(), 0);
         loop {
             let found = self.context.store.cells(&page).await?;
@@ -298,7 +308,9 @@ impl Statistics {
         let values: Vec<_> = groups.iter().map(|(value, _)| *value).collect();
         let mut names: HashMap<i64, Named> = match by {
             Dimension::All => HashMap::new(),
-            Dimension::Kind => Kind::ALL.into_iter().map(|kind| (kind_value(kind), Named::Kind(kind))).collect(),
+            Dimension::Kind => {
+                Kind::ALL.into_iter().map(|kind| (kind_value(kind), Named::Kind(kind))).collect()
+            }
             Dimension::Client | Dimension::Host => {
                 let labels = self.context.store.labels(&values).await?;
                 labels.into_iter().map(|label| (label.number, of_label(by, label.text))).collect()
@@ -308,7 +320,8 @@ impl Statistics {
                 let people = telling.people(values.iter().copied().map(PrincipalNumber).collect()).await?;
                 let reader = caller.acquaintance();
                 let shown = |value: i64| people.shown(PrincipalNumber(value), reader);
-                let named = values.iter().filter_map(|value| Some((*value, Named::Principal(shown(*value)?))));
+                let named =
+                    values.iter().filter_map(|value| Some((*value, Named::Principal(shown(*value)?))));
                 named.collect()
             }
         };

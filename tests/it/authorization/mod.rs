@@ -148,7 +148,7 @@ const TABLE: [(Door, &str); 14] = [
     (
         Door::Read,
         "agentSessions.list agentSessions.count agentSessions.get agentSessions.history agentSessions.events \
-         agentInstances.list agentInstances.get sessions.list sessions.count events.list policy.get \
+         agentInstances.list agentInstances.get sessions.list sessions.count statistics.get statistics.ofApplication events.list policy.get \
          applications.list applications.get applications.getPolicy revocations.list revocations.get \
          scheduledRevocations.list scheduledRevocations.get bars.list bars.get oauth.introspect",
     ),
