@@ -45,6 +45,7 @@ mod rules;
 mod security;
 mod service;
 mod starting;
+mod statistics;
 mod store;
 mod support;
 mod surface;

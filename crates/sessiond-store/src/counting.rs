@@ -116,7 +116,8 @@ impl Counter {
 
     /// Looks up how the groups of a page stand.
     async fn look_up_cells(&mut self, store: &dyn Store, page: &[Entry]) -> Result<(), StoreError> {
-        let sessions = page.iter().filter_map(|entry| of_session(&entry.recorded)).map(|(session, _)| session);
+        let sessions =
+            page.iter().filter_map(|entry| of_session(&entry.recorded)).map(|(session, _)| session);
         let traits = sessions.filter_map(|session| self.traits.get(&session));
         let groups: BTreeSet<_> = traits.flat_map(Traits::groups).collect();
         let unknown: Vec<_> = groups.into_iter().filter(|group| !self.cells.contains_key(group)).collect();
@@ -189,7 +190,7 @@ impl Counter {
     }
 }
 
-fn of_session(recorded: &Recorded) -> Option<(SessionNumber, &SessionEvent)> {
+pub(crate) fn of_session(recorded: &Recorded) -> Option<(SessionNumber, &SessionEvent)> {
     match &recorded.event {
         Event::Session(event) if recorded.stream.kind == StreamKind::Session => {
             Some((SessionNumber(recorded.stream.number), event))
@@ -226,7 +227,9 @@ async fn before_cuts(
     let cuts: BTreeSet<_> = store.cuts(after, last.recorded.position).await?.into_iter().collect();
     let mut before = HashMap::new();
     for entry in page.iter().filter(|entry| cuts.contains(&entry.recorded.position)) {
-        let Some((session, SessionEvent::ActivityRecorded(_))) = of_session(&entry.recorded) else { continue };
+        let Some((session, SessionEvent::ActivityRecorded(_))) = of_session(&entry.recorded) else {
+            continue;
+        };
         let position = entry.recorded.position;
         let earlier = store.making(&[(session, position)], Position(position.0 - 1)).await?;
         let total = earlier.iter().rev().find_map(|entry| match of_session(&entry.recorded) {

@@ -254,6 +254,7 @@ impl<'a> Draft<'a> {
             SideWrite::Principal(principal) => self.change(Change::Principal(principal.clone())),
             // Nothing of these is in memory.
             SideWrite::Count(_)
+            | SideWrite::Recount(_)
             | SideWrite::ClientSecret { .. }
             | SideWrite::ForgetMcp(_)
             | SideWrite::UpstreamSecret { .. }

@@ -113,7 +113,8 @@ fn step((start, end): (i64, i64), cells: &BTreeMap<i64, Cell>, open: &mut i64, n
     for index in start..end {
         let elapsed = (now.timestamp_millis() - index * QUARTER).clamp(0, QUARTER);
         figures.lasted += elapsed;
-        let quarter = cells.get(&index.div_euclid(4)).and_then(|cell| cell.quarters.get(index.rem_euclid(4) as usize));
+        let quarter =
+            cells.get(&index.div_euclid(4)).and_then(|cell| cell.quarters.get(index.rem_euclid(4) as usize));
         let Some(quarter) = quarter else {
             figures.open_for += *open * elapsed;
             continue;

@@ -104,6 +104,7 @@ async fn write_one(connection: &mut PgConnection, side: &SideWrite) -> Result<()
         }
         SideWrite::ErasePrincipal(number) => people::erase(connection, *number).await,
         SideWrite::Count(count) => statistics::write(connection, count).await,
+        SideWrite::Recount(again) => statistics::uncount(connection, again).await,
         SideWrite::ErasePersonal(sessions) => people::erase_personal(connection, sessions).await,
         SideWrite::WebhookSecret { .. }
         | SideWrite::RotateWebhookSecret { .. }

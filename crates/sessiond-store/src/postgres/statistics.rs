@@ -10,7 +10,7 @@ use super::insert::each;
 use super::store::{PgStore, numbers};
 use crate::StoreError;
 use crate::answers::{group_cell, label, labelled};
-use crate::seam::{CellPage, Count, CountedTo, GroupCell, Label, Labelled, Statistics};
+use crate::seam::{CellPage, Count, CountedTo, GroupCell, Label, Labelled, Recount, Statistics};
 
 const MARK: &str = "insert into statistic_mark (only_one, position, exact_after) values (1, $2, $3) \
      on conflict (only_one) do update set position = excluded.position, exact_after = excluded.exact_after \
@@ -86,9 +86,26 @@ pub(super) async fn write(connection: &mut PgConnection, count: &Count) -> Resul
     unsay_erased(connection, sessions).await
 }
 
+/// Takes back what was counted of some of the log.
+pub(super) async fn uncount(connection: &mut PgConnection, again: &Recount) -> Result<(), StoreError> {
+    for (sql, from) in [
+        ("delete from statistic_cell where hour >= $1", again.hour),
+        ("delete from statistic_session where session > $1", again.session.0),
+        ("delete from statistic_mark where $1 >= 0", 0),
+    ] {
+        sqlx::query(sql).bind(from).execute(&mut *connection).await?;
+    }
+    if let Some(to) = again.to {
+        let query = sqlx::query(MARK).bind(0_i64).bind(to.position.0).bind(to.exact_after.0);
+        query.execute(connection).await?;
+    }
+    Ok(())
+}
+
 /// Those of these that were erased after they had been looked at.
 async fn unsay_erased(connection: &mut PgConnection, sessions: &[Labelled]) -> Result<(), StoreError> {
-    let sql = "select number from session_detail where number = any($1) and hostname is null and client is null";
+    let sql =
+        "select number from session_detail where number = any($1) and hostname is null and client is null";
     let numbers = each(sessions, |one| one.session.0);
     let erased: Vec<i64> = sqlx::query_scalar(sql).bind(numbers).fetch_all(&mut *connection).await?;
     if erased.is_empty() {

@@ -53,7 +53,7 @@ pub use rows::{DirectoryRows, EndedOrder, EndedPage, EndedTerminal, SessionRows}
 pub use secrets::{Sealed, SealedFor, Secrets, Witnesses};
 pub use start::Start;
 pub use statistics::{
-    CellPage, Count, CountedTo, GroupCell, LONGEST_LABEL, Label, Labelled, Statistics,
+    CellPage, Count, CountedTo, GroupCell, LONGEST_LABEL, Label, Labelled, Recount, Statistics,
 };
 pub use writer::{Check, Turn, Writer};
 
@@ -85,7 +85,9 @@ pub struct Contents {
 
 /// All that can be read. Many ask at the same time, beside the writer, which waits for none of them.
 #[async_trait]
-pub trait Store: Log + Start + SessionRows + Past + DirectoryRows + Secrets + Outbox + Retention + Statistics {
+pub trait Store:
+    Log + Start + SessionRows + Past + DirectoryRows + Secrets + Outbox + Retention + Statistics
+{
     /// Upkeep that needs no turn of the writer's: asked for every two seconds. It may take its time, and holds up neither
     /// the writer nor who reads. Says in a few words what it found, for whoever watches over the service.
     async fn maintain(&self) -> Result<String, StoreError>;

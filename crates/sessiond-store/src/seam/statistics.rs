@@ -56,6 +56,16 @@ pub struct Count {
     pub sessions: Vec<Labelled>,
 }
 
+/// From where the log is to be counted again ([`SideWrite::Recount`](crate::SideWrite::Recount)): what was counted of hours
+/// from `hour` on goes, and of sessions after `session`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recount {
+    pub hour: i64,
+    pub session: SessionNumber,
+    /// How far it is counted then; none: nothing is, and all of it goes.
+    pub to: Option<CountedTo>,
+}
+
 /// A page of the cells of one dimension, in the order of hours and of values.
 #[derive(Debug, Clone, Copy)]
 pub struct CellPage {

@@ -140,6 +140,7 @@ impl SqliteWriter {
                 return self.folded_to(organizations, *position).await;
             }
             SideWrite::Count(count) => return self.write_count(count).await,
+            SideWrite::Recount(again) => return self.uncount(again).await,
         };
         query.execute(&mut self.connection).await?;
         Ok(())

@@ -9,7 +9,7 @@ use super::store::SqliteStore;
 use super::writer::SqliteWriter;
 use crate::StoreError;
 use crate::answers::{group_cell, label, labelled};
-use crate::seam::{CellPage, Count, CountedTo, GroupCell, Label, Labelled, Statistics};
+use crate::seam::{CellPage, Count, CountedTo, GroupCell, Label, Labelled, Recount, Statistics};
 
 const MARK: &str = "insert into statistic_mark (only_one, position, exact_after) values (1, ?2, ?3) \
      on conflict (only_one) do update set position = excluded.position, exact_after = excluded.exact_after \
@@ -73,6 +73,22 @@ impl SqliteWriter {
             }
         }
         self.unsay_erased(&count.sessions).await
+    }
+
+    /// Takes back what was counted of some of the log.
+    pub(super) async fn uncount(&mut self, again: &Recount) -> Result<(), StoreError> {
+        for (sql, from) in [
+            ("delete from statistic_cell where hour >= ?", again.hour),
+            ("delete from statistic_session where session > ?", again.session.0),
+            ("delete from statistic_mark where ? >= 0", 0),
+        ] {
+            sqlx::query(sql).bind(from).execute(&mut self.connection).await?;
+        }
+        if let Some(to) = again.to {
+            let query = sqlx::query(MARK).bind(0).bind(to.position.0).bind(to.exact_after.0);
+            query.execute(&mut self.connection).await?;
+        }
+        Ok(())
     }
 
     /// Those of these that were erased after they had been looked at.
