@@ -11,7 +11,8 @@ use crate::StoreError;
 use crate::answers::{group_cell, label, labelled};
 use crate::seam::{CellPage, Count, CountedTo, GroupCell, Label, Labelled, Recount, Statistics};
 
-const MARK: &str = "insert into statistic_mark (only_one, position, exact_after) values (1, ?2, ?3) \
+const MARK: &str = "insert into statistic_mark (only_one, position, exact_after) select 1, ?2, ?3 \
+     where ?1 = 0 or exists (select 1 from statistic_mark) \
      on conflict (only_one) do update set position = excluded.position, exact_after = excluded.exact_after \
      where statistic_mark.position = ?1";
 
