@@ -27,6 +27,7 @@ pub mod retention;
 pub mod scheduler;
 pub mod secret;
 pub mod sessions;
+pub mod statistics;
 pub mod tasks;
 pub mod telling;
 pub mod terminal;

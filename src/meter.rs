@@ -29,6 +29,7 @@ pub const FOREIGN_SESSION: &str = "sessiond_foreign_session_total";
 pub const DELIVERIES: &str = "sessiond_webhook_deliveries_total";
 pub const DELIVERIES_WAITING: &str = "sessiond_webhook_deliveries_waiting";
 pub const WEBHOOKS: &str = "sessiond_webhooks";
+pub const STATISTICS_BEHIND: &str = "sessiond_statistics_events_behind";
 pub const GOODBYES: &str = "sessiond_upstream_goodbyes_total";
 pub const GOODBYES_WAITING: &str = "sessiond_upstream_goodbyes_waiting";
 pub const NODES: &str = "sessiond_nodes";
@@ -151,6 +152,11 @@ const METRICS: &[Metric] = &[
         DELIVERIES_WAITING,
         Labels::None,
         "Deliveries to webhooks that wait in memory; further ones wait in the log.",
+    ),
+    gauge(
+        STATISTICS_BEHIND,
+        Labels::None,
+        "Events of the log that statistics have not counted yet, on the node that counts.",
     ),
     gauge(
         WEBHOOKS,

@@ -23,6 +23,8 @@ use crate::meter;
 const EVENTS: usize = 1_000;
 /// The pause after each, in which others have the store.
 const PAUSE: Duration = Duration::from_millis(10);
+/// How long it waits at most for what is to go to be counted.
+const COUNTING: Duration = Duration::from_secs(3);
 /// How long one run of the job works at most: what is left is for the next.
 const RUN: Duration = Duration::from_secs(5);
 
@@ -104,6 +106,10 @@ impl Retention {
         let Some(seconds) = keeper.figures.ended_after else { return Ok(0) };
         let before = kept_since(self.context.clock.now(), seconds);
         let Some((as_of, departing)) = self.departing(keeper, before).await? else { return Ok(0) };
+        let last = departing.iter().flat_map(|one| &one.events).map(|(position, _)| *position).max();
+        if !self.counted(last.unwrap_or_default()).await? {
+            return Ok(0);
+        }
         let (sessions, events) = (departing.len() as u64, events(&departing));
         let numbers: Vec<_> = departing.iter().map(|one| one.session).collect();
         self.forget_journals(&numbers).await?;
@@ -143,6 +149,21 @@ impl Retention {
         }
     }
 
+    /// Whether statistics have counted what is to go; waits for them, but not for long: what is not counted yet goes another time.
+    async fn counted(&self, up_to: Position) -> Result<bool, Error> {
+        let until = Instant::now() + COUNTING;
+        loop {
+            let counted = self.context.store.counted_to().await?.unwrap_or_default();
+            if counted.position >= up_to {
+                return Ok(true);
+            }
+            if Instant::now() >= until {
+                return Ok(false);
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
     /// The version of an organization as this process knows it. What is read of the store after that is not older.
     fn version(&self, organization: OrganizationNumber) -> i64 {
         self.context.gate.known().stream::<Organization>(organization).map_or(0, |one| one.head.version)
@@ -172,6 +193,9 @@ impl Retention {
             let versions: Vec<_> = organizations.iter().map(|one| self.version(*one)).collect();
             let page = self.context.store.foldable(&organizations, after, before, EVENTS as u32).await?;
             let Some(up_to) = page.up_to else { break };
+            if !self.counted(up_to).await? {
+                break;
+            }
             for (keeper, as_of) in keepers.iter().zip(versions) {
                 let own = page.events.iter().filter(|one| one.organization == keeper.organization);
                 let own: Vec<_> = own.copied().collect();

@@ -31,6 +31,7 @@ use crate::mcp::{Gateway, Upstreams};
 use crate::nodes::{Applied, Barrier, CatchUp, Claimed, Claims, Follower, Peers};
 use crate::retention::Retention;
 use crate::sessions::{JobStatus, Sessions};
+use crate::statistics::Statistics;
 use crate::tasks::{supervise, vital};
 use crate::telling::Telling;
 use crate::terminal::Terminals;
@@ -47,6 +48,7 @@ pub struct House {
     pub live: Arc<Live>,
     pub lines: Journals,
     pub retention: Retention,
+    pub statistics: Arc<Statistics>,
     pub job_status: Arc<JobStatus>,
     /// Where there may be others.
     pub node: Option<Arc<Follower>>,
@@ -132,6 +134,7 @@ impl House {
         };
         let context = Arc::new(context);
         let retention = Retention::new(context.clone(), lines.clone());
+        let statistics = Arc::new(Statistics::new(context.clone()));
         let (sessions, directory) = (Arc::new(Sessions::new(&context)), Arc::new(Directory::new(&context)));
         let issuers = Issuers::new(config, clock.clone()).context("cannot set up external issuers")?;
         let issuers = Arc::new(issuers);
@@ -154,6 +157,7 @@ impl House {
             live,
             lines,
             retention,
+            statistics,
             job_status,
             node,
             peers,
@@ -211,6 +215,7 @@ impl House {
             gateway: Arc::new(gateway),
             outbox: outbox.clone(),
             lines: self.lines.clone(),
+            statistics: self.statistics.clone(),
             terminals: terminals.clone(),
             peers: self.peers.clone(),
             catch_up: self.catch_up.clone(),
@@ -243,7 +248,9 @@ impl House {
             let live = live.clone();
             async move { live.run(stopping).await }
         };
+        let statistics = self.statistics.clone();
         let mut tasks = vec![
+            supervise("statistics", closed.clone(), move |stopping| statistics.clone().run(stopping)),
             supervise("revocation worker", closed.clone(), revocations),
             supervise("live feed", closed.clone(), follow),
             supervise("webhooks", closed.clone(), move |stopping| outbox.clone().run(stopping)),

@@ -265,6 +265,7 @@ async fn rebuild(database: &str) -> anyhow::Result<()> {
     place.must_exist().await?;
     let _lock = place.lock()?;
     let report = sessiond_store::rebuild(place.url(), &mut progress("events")).await?;
+    sessiond_store::recount(place.url(), &mut progress("events counted")).await?;
     print_report("rebuilt", &report)
 }
 

@@ -5,7 +5,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::surface::{MANY, PLAIN, Routes, Surface};
-use super::{App, agents, bars, directory, events, export, history, revocations};
+use super::{App, agents, bars, directory, events, export, history, revocations, statistics};
 
 static API: Surface = Surface { prefixes: &["/api/v1"], idempotency: true, ..PLAIN };
 /// The part of the surface for reports about many sessions at once.
@@ -42,6 +42,8 @@ fn sessions() -> OpenApiRouter<App> {
         .routes(routes!(agents::resume))
         .routes(routes!(history::session_history))
         .routes(routes!(history::list_events))
+        .routes(routes!(statistics::of_application))
+        .routes(routes!(statistics::of_organization))
         .routes(routes!(revocations::list_scheduled_revocations, revocations::create_scheduled_revocation))
         .routes(routes!(revocations::get_scheduled_revocation, revocations::delete_scheduled_revocation))
         .routes(routes!(revocations::pause_scheduled_revocation))

@@ -74,6 +74,7 @@ pub fn yaml(document: &OpenApi) -> String {
         (name = "bars", description = "Who is kept out, until when, and what they are told."),
         (name = "revocations", description = "Ending many sessions, now or on a schedule, with an exact count."),
         (name = "events", description = "The log: what happened, by whom and why."),
+        (name = "statistics", description = "How it went: figures of a window of time."),
         (name = "agent", description = "The write side: what agents, and those who front them, report."),
         (name = "agentInstances", description = "The older names of the same sessions."),
         (name = "applications", description = "Applications, what they are called elsewhere agents."),

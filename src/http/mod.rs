@@ -30,6 +30,7 @@ pub mod problem;
 mod request_layer;
 mod revocations;
 mod shared;
+mod statistics;
 pub mod surface;
 mod terminals;
 pub mod unknown;
@@ -58,6 +59,7 @@ use crate::live::Live;
 use crate::mcp;
 use crate::nodes::{CatchUp, Peers};
 use crate::sessions::{JobStatus, Sessions};
+use crate::statistics::Statistics;
 use crate::terminal::Terminals;
 use crate::webhooks::Outbox;
 use export::Exports;
@@ -91,6 +93,7 @@ pub struct Shared {
     pub gateway: Arc<mcp::Gateway>,
     pub outbox: Arc<Outbox>,
     pub lines: Journals,
+    pub statistics: Arc<Statistics>,
     pub terminals: Arc<Terminals>,
     /// The way to other nodes.
     pub peers: Arc<Peers>,

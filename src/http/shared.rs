@@ -12,7 +12,8 @@ use super::document::Surfaces;
 use super::surface::Surface;
 
 /// The names of responses that several operations give, by their descriptions.
-const ANSWERS: [(&str, &str); 40] = [
+const ANSWERS: [(&str, &str); 41] = [
+    ("The figures.", "FiguresOfWindow"),
     ("A page of it.", "LogPageRead"),
     ("A page of sessions.", "PageOfSessions"),
     ("A page of events.", "PageOfEvents"),

@@ -48,6 +48,7 @@ mod searching;
 mod security;
 mod service;
 mod starting;
+mod statistics;
 mod store;
 mod support;
 mod surface;

@@ -40,6 +40,7 @@ pub mod scope;
 pub mod service_account;
 pub mod session;
 pub mod shown;
+pub mod statistics;
 pub mod status;
 pub mod stream;
 pub mod streams;

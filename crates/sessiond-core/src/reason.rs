@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// The reason in `Disconnected`. Words are wire format on every surface and in the log; never change one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
     /// The client said goodbye.

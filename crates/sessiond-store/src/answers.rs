@@ -9,11 +9,12 @@ use sessiond_core::phase::Phase;
 use sessiond_core::retention::{Departing, ResourceTotals};
 use sessiond_core::session::earlier::EarlierState;
 use sessiond_core::session::event::ACTIVITY;
+use sessiond_core::statistics::cell::{Cell, Dimension, Group};
 use uuid::Uuid;
 
 use crate::StoreError;
 use crate::row::{Addressed, ClientSecret, Confirmation, KeySecret, McpSession, WebhookSecret};
-use crate::seam::{EndedTerminal, FoldableEvent, Sealed, SealedFor};
+use crate::seam::{EndedTerminal, FoldableEvent, GroupCell, Label, Labelled, Sealed, SealedFor};
 use crate::values::{Stored, bytes32, count, damaged, entry, optional_bytes32, optional_time, short, time};
 
 const DAY: i64 = 86_400_000;
@@ -166,5 +167,41 @@ pub(crate) fn foldable(
         hash: bytes32(row, "hash")?,
         previous: Position(row.integer("previous")?),
         next: Position(row.integer("next")?),
+    })
+}
+
+// ---- what was counted ----
+
+fn dimension(row: &impl Stored) -> Result<Dimension, StoreError> {
+    let code = row.integer("dimension")?;
+    Dimension::from_code(code).ok_or_else(|| damaged(row, format!("there is no dimension {code}")))
+}
+
+pub(crate) fn group_cell(row: &impl Stored) -> Result<GroupCell, StoreError> {
+    let group = Group {
+        organization: OrganizationNumber(row.integer("organization")?),
+        application: ApplicationNumber(row.integer("application")?),
+        dimension: dimension(row)?,
+        value: row.integer("value")?,
+    };
+    let cell = Cell::of(row.integer("open")?, row.text("body")?);
+    let cell = cell.map_err(|error| damaged(row, format!("a cell of statistics: {error}")))?;
+    Ok(GroupCell { group, hour: row.integer("hour")?, cell })
+}
+
+pub(crate) fn label(row: &impl Stored) -> Result<Label, StoreError> {
+    Ok(Label {
+        number: row.integer("number")?,
+        organization: OrganizationNumber(row.integer("organization")?),
+        dimension: dimension(row)?,
+        text: row.string("text")?,
+    })
+}
+
+pub(crate) fn labelled(row: &impl Stored) -> Result<Labelled, StoreError> {
+    Ok(Labelled {
+        session: SessionNumber(row.integer("session")?),
+        client: row.integer("client")?,
+        host: row.integer("host")?,
     })
 }

@@ -10,6 +10,7 @@ mod blocks;
 pub mod called;
 pub mod check;
 mod copy;
+pub mod counting;
 mod doomed;
 mod driver;
 mod erased;
@@ -17,6 +18,7 @@ mod error;
 mod migrate;
 mod open;
 mod postgres;
+mod recounting;
 pub mod row;
 pub mod seam;
 mod session;
@@ -28,7 +30,7 @@ pub use copy::Copied;
 pub use error::StoreError;
 pub use open::{
     CopyStep, Whereabouts, backup, backup_journals, copy, look, open, open_journals, open_to_look,
-    open_to_serve, rebuild, restore, without_standby,
+    open_to_serve, rebuild, recount, restore, without_standby,
 };
 pub use row::{
     AccessToken, Addressed, AnyStream, Application, At, Batch, ClientSecret, Commit, Confirmation, Delivery,
@@ -37,8 +39,9 @@ pub use row::{
     SideWrite, WebhookSecret,
 };
 pub use seam::{
-    BackedUp, Bounds, Check, Contents, Cut, DirectoryRows, EndedBefore, EndedOrder, EndedPage, EndedSince,
-    EndedTerminal, Foldable, FoldableEvent, Forget, Forgotten, FoundBy, JournalReader, JournalWriter, Log,
-    Node, Nodes, Open, OpenJournals, Outbox, Past, Postings, Renewed, Retention, Sealed, SealedFor, Search,
-    Secrets, SessionRows, Standing, Start, Store, Stretch, Tail, Turn, Witnesses, Writer,
+    BackedUp, Bounds, CellPage, Check, Contents, Count, CountedTo, Cut, DirectoryRows, EndedBefore,
+    EndedOrder, EndedPage, EndedSince, EndedTerminal, Foldable, FoldableEvent, Forget, Forgotten, FoundBy,
+    GroupCell, JournalReader, JournalWriter, LONGEST_LABEL, Label, Labelled, Log, Node, Nodes, Open,
+    OpenJournals, Outbox, Past, Postings, Recount, Renewed, Retention, Sealed, SealedFor, Search, Secrets,
+    SessionRows, Standing, Start, Statistics, Store, Stretch, Tail, Turn, Witnesses, Writer,
 };

@@ -6,6 +6,7 @@ use sessiond_core::ids::SessionNumber;
 
 use crate::check::{Fault, Progress, Report};
 use crate::copy::{Copied, Source, Target, tables};
+use crate::recounting::again;
 use crate::seam::{BackedUp, Contents, Open, OpenJournals, Store};
 use crate::{StoreError, postgres, sqlite};
 
@@ -80,6 +81,16 @@ pub async fn rebuild(url: &str, progress: Progress<'_>) -> Result<Report, Fault>
         Implementation::Sqlite => sqlite::rebuild(url, progress).await,
         Implementation::Postgres => postgres::rebuild(url, progress).await,
     }
+}
+
+/// Counts the log again as far back as all of it is there, and leaves alone what was counted of the time before. Nobody else may
+/// write meanwhile.
+pub async fn recount(url: &str, progress: Progress<'_>) -> Result<(), StoreError> {
+    let Open { mut writer, store, .. } = open(url).await?;
+    let counted = again(writer.as_mut(), store.as_ref(), progress).await;
+    store.close().await;
+    writer.close().await?;
+    counted
 }
 
 /// Opens journals, making them, or bringing them to this release's form, as needed.

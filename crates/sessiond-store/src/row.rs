@@ -25,7 +25,7 @@ use sessiond_core::throughput::Throughput;
 pub use sessiond_core::token::{AccessToken, Principal, SessionToken};
 use uuid::Uuid;
 
-use crate::seam::{Cut, Sealed};
+use crate::seam::{Count, Cut, Recount, Sealed};
 
 /// One event ready to be written.
 #[derive(Debug, Clone)]
@@ -358,6 +358,10 @@ pub enum SideWrite {
     },
     /// Folding has come this far for these organizations.
     FoldedTo(Vec<OrganizationNumber>, Position),
+    /// What some events add to what was counted of the log.
+    Count(Box<Count>),
+    /// Some of the log is to be counted again.
+    Recount(Recount),
 }
 
 /// A webhook's signing secrets as they are kept.

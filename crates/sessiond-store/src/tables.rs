@@ -28,7 +28,7 @@ pub(crate) const LOG: [&str; 3] = ["event", "gone", "cut"];
 
 /// The tables of what stands beside the log: they are copied as they are, in this order. Housekeeping's marks are another
 /// matter.
-pub(crate) const BESIDE: [&str; 16] = [
+pub(crate) const BESIDE: [&str; 20] = [
     "principal",
     "principal_word",
     "client_secret",
@@ -45,6 +45,10 @@ pub(crate) const BESIDE: [&str; 16] = [
     "idempotency",
     "folding",
     "key_check",
+    "statistic_cell",
+    "statistic_label",
+    "statistic_session",
+    "statistic_mark",
 ];
 
 /// The tables of journals, which may be a store of their own.
@@ -52,7 +56,7 @@ pub(crate) const JOURNALS: [&str; 2] = ["block", "tail"];
 
 /// Every table that knows of a session by its number, with the column that has it. `tests/it/retention` walks the schema for
 /// others.
-pub const OF_SESSIONS: [(&str, &str); 9] = [
+pub const OF_SESSIONS: [(&str, &str); 10] = [
     ("session", "number"),
     ("session_activity", "number"),
     ("session_detail", "number"),
@@ -62,6 +66,7 @@ pub const OF_SESSIONS: [(&str, &str); 9] = [
     ("mcp_session", "session"),
     ("confirmation", "session"),
     ("idempotency", "session"),
+    ("statistic_session", "session"),
 ];
 
 /// The mark of a store that tells how sessions stood before: one that an earlier release has written to does not, until it is

@@ -253,7 +253,9 @@ impl<'a> Draft<'a> {
             SideWrite::SessionToken(number, token) => self.change(Change::SessionToken(*number, *token)),
             SideWrite::Principal(principal) => self.change(Change::Principal(principal.clone())),
             // Nothing of these is in memory.
-            SideWrite::ClientSecret { .. }
+            SideWrite::Count(_)
+            | SideWrite::Recount(_)
+            | SideWrite::ClientSecret { .. }
             | SideWrite::ForgetMcp(_)
             | SideWrite::UpstreamSecret { .. }
             | SideWrite::DescribePrincipal { .. }

@@ -150,6 +150,7 @@ const TABLE: [(Door, &str); 14] = [
         "agentSessions.list agentSessions.count agentSessions.get agentSessions.history agentSessions.events \
          agentInstances.list agentInstances.get sessions.list sessions.count events.list policy.get \
          agentSessions.export agentSessions.exportHistory sessions.export events.export \
+         statistics.get statistics.ofApplication \
          applications.list applications.get applications.getPolicy revocations.list revocations.get \
          scheduledRevocations.list scheduledRevocations.get bars.list bars.get oauth.introspect",
     ),

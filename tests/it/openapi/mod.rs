@@ -521,6 +521,8 @@ async fn every_operation_answers_as_it_is_described() {
         "agentSessions.resume",
         "sessions.list",
         "sessions.count",
+        "statistics.get",
+        "statistics.ofApplication",
         "events.list",
         "agentInstances.list",
         "agentInstances.get",

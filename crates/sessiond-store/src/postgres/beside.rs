@@ -10,7 +10,7 @@ use sqlx::query::Query;
 use uuid::Uuid;
 
 use super::insert::each;
-use super::{letting_go, people, sealed, webhooks};
+use super::{letting_go, people, sealed, statistics, webhooks};
 use crate::StoreError;
 use crate::row::{Confirmation, McpSession, SideWrite};
 use crate::tables::newest;
@@ -103,6 +103,8 @@ async fn write_one(connection: &mut PgConnection, side: &SideWrite) -> Result<()
             people::describe(connection, *number, name.as_deref(), email.as_deref()).await
         }
         SideWrite::ErasePrincipal(number) => people::erase(connection, *number).await,
+        SideWrite::Count(count) => statistics::write(connection, count).await,
+        SideWrite::Recount(again) => statistics::uncount(connection, again).await,
         SideWrite::ErasePersonal(sessions) => people::erase_personal(connection, sessions).await,
         SideWrite::WebhookSecret { .. }
         | SideWrite::RotateWebhookSecret { .. }

@@ -8,7 +8,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Row};
 
 use super::insert::{count, each};
-use super::past;
+use super::{past, statistics};
 use crate::StoreError;
 use crate::seam::Cut;
 use crate::tables::{OF_SESSIONS, newest, stretches};
@@ -55,6 +55,7 @@ pub(super) async fn sessions(
     let_events_go(connection, positions).await?;
     let numbers = each(sessions, |session| session.0);
     let departed = past::applications_of(connection, sessions).await?;
+    statistics::unsay_labels(connection, sessions).await?;
     for (table, column) in OF_SESSIONS {
         let sql = format!("delete from {table} where {column} = any($1)");
         sqlx::query(AssertSqlSafe(sql)).bind(&numbers).execute(&mut *connection).await?;

@@ -30,6 +30,7 @@ mod session;
 mod sessions;
 mod standbys;
 mod start;
+mod statistics;
 mod store;
 mod streams;
 mod upkeep;

@@ -5,6 +5,7 @@ use sqlx::Row;
 use sqlx::postgres::PgConnection;
 
 use super::insert::each;
+use super::statistics;
 use crate::StoreError;
 use crate::called;
 use crate::erased::without_names;
@@ -98,7 +99,7 @@ pub(super) async fn erase_personal(
     ] {
         sqlx::query(sql).bind(&numbers).execute(&mut *connection).await?;
     }
-    Ok(())
+    statistics::unsay_labels(connection, sessions).await
 }
 
 /// What names are in bodies goes, and the digest of what was hashed stays.

@@ -18,6 +18,7 @@ use super::upkeep::Upkeep;
 use super::verify::verify;
 use crate::StoreError;
 use crate::check::{Fault, Progress, Report};
+use crate::recounting;
 use crate::seam::Store;
 use crate::values::count;
 
@@ -111,7 +112,9 @@ impl Store for PgStore {
     }
 
     async fn verify(&self, progress: Progress<'_>) -> Result<Report, Fault> {
-        verify(&self.pool, progress).await
+        let report = verify(&self.pool, progress).await?;
+        recounting::compare(self).await?;
+        Ok(report)
     }
 
     async fn close(&self) {

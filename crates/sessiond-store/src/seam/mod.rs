@@ -12,6 +12,7 @@
 //! | [`Secrets`] | what is hashed or sealed, and never in the log |
 //! | [`Outbox`] | how deliveries to webhooks stand |
 //! | [`Retention`] | what may be let go |
+//! | [`Statistics`] | what was counted of the log |
 //! | [`Store`] | all of what can be read, as one value; checking it, its upkeep, and its end |
 //! | [`JournalWriter`], [`JournalReader`] | lines and recordings, in blocks, apart from all else |
 //! | [`Nodes`] | what only a store can mean that several processes work on |
@@ -38,6 +39,7 @@ mod rows;
 mod search;
 mod secrets;
 mod start;
+mod statistics;
 mod writer;
 
 use async_trait::async_trait;
@@ -53,6 +55,9 @@ pub use rows::{DirectoryRows, EndedOrder, EndedPage, EndedTerminal, SessionRows}
 pub use search::{FoundBy, Postings, Search};
 pub use secrets::{Sealed, SealedFor, Secrets, Witnesses};
 pub use start::Start;
+pub use statistics::{
+    CellPage, Count, CountedTo, GroupCell, LONGEST_LABEL, Label, Labelled, Recount, Statistics,
+};
 pub use writer::{Check, Turn, Writer};
 
 use crate::StoreError;
@@ -84,7 +89,7 @@ pub struct Contents {
 /// All that can be read. Many ask at the same time, beside the writer, which waits for none of them.
 #[async_trait]
 pub trait Store:
-    Log + Start + SessionRows + Search + Past + DirectoryRows + Secrets + Outbox + Retention
+    Log + Start + SessionRows + Search + Past + DirectoryRows + Secrets + Outbox + Retention + Statistics
 {
     /// Upkeep that needs no turn of the writer's: asked for every two seconds. It may take its time, and holds up neither
     /// the writer nor who reads. Says in a few words what it found, for whoever watches over the service.

@@ -139,6 +139,8 @@ impl SqliteWriter {
             SideWrite::FoldedTo(organizations, position) => {
                 return self.folded_to(organizations, *position).await;
             }
+            SideWrite::Count(count) => return self.write_count(count).await,
+            SideWrite::Recount(again) => return self.uncount(again).await,
         };
         query.execute(&mut self.connection).await?;
         Ok(())
@@ -198,7 +200,7 @@ impl SqliteWriter {
                 sqlx::query(sql).bind(number.0).execute(&mut self.connection).await?;
             }
         }
-        Ok(())
+        self.unsay_labels(sessions).await
     }
 
     /// Older releases had names that the client chose in the hashed body. They go, and the digest of what was hashed stays.

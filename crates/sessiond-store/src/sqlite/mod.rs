@@ -24,6 +24,7 @@ mod sessions;
 mod settling;
 mod space;
 mod start;
+mod statistics;
 mod store;
 mod verify;
 mod wal;

@@ -164,6 +164,7 @@ impl SqliteWriter {
         self.let_events_go(positions).await?;
         let numbers = serde_json::to_string(sessions).unwrap_or_default();
         let departed = self.applications_of(&numbers).await?;
+        self.unsay_labels(sessions).await?;
         for (table, column) in OF_SESSIONS {
             let sql = format!("delete from {table} where {column} in (select value from json_each(?))");
             sqlx::query(AssertSqlSafe(sql)).bind(&numbers).execute(&mut self.connection).await?;

@@ -12,6 +12,7 @@ use super::settling::{self, LogTail};
 use super::{files, log, options, verify, wal};
 use crate::StoreError;
 use crate::check::{Fault, Progress, Report};
+use crate::recounting;
 use crate::seam::Store;
 
 /// A few connections that cannot write.
@@ -59,7 +60,9 @@ impl Store for SqliteStore {
     }
 
     async fn verify(&self, progress: Progress<'_>) -> Result<Report, Fault> {
-        verify::verify(&self.pool, progress).await
+        let report = verify::verify(&self.pool, progress).await?;
+        recounting::compare(self).await?;
+        Ok(report)
     }
 
     async fn close(&self) {
