@@ -64,9 +64,8 @@ impl AsOfParameter {
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct WordsParameter {
-    /// Only sessions that all of these terms fit, in whatever order: each begins a word of the session's name, hostname or client
-    /// name (`clientInfo.name`), or its id (8 digits of it at least); or, with `management:all`, a word of its principal's name or
-    /// e-mail address, or is its subject. With `q`, a list is in the order in which sessions connected, and `asOf` is refused.
+    /// Only sessions that all of these terms fit: each begins a word of the name, hostname or client, or the id (8 digits of it);
+    /// with `management:all`, also a word of the principal. Not with `asOf`.
     #[param(min_length = 1, max_length = 200, example = "desk-17 claude")]
     pub q: Option<String>,
 }

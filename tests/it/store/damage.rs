@@ -321,6 +321,9 @@ async fn personal_facts_may_be_erased_and_only_whole() {
         "update session_detail set name = null, hostname = null, user_agent = null, client_info = null, ip = null, client = null",
     )
     .await;
+    let found = difference(&base).await.unwrap();
+    assert!(found.place.contains("session_word"), "it is still found by them: {found}");
+    base.execute("delete from session_word").await;
     base.verify().await.unwrap();
     base.rebuild().await.unwrap();
     base.verify().await.unwrap();
