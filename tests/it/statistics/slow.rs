@@ -11,7 +11,6 @@ use crate::support::Server;
 #[derive(Clone, Debug)]
 pub struct Stored {
     pub session: i64,
-    pub application: i64,
     pub name: String,
     pub occurred_at: i64,
     pub recorded_at: i64,
@@ -33,15 +32,14 @@ pub struct Figures {
     pub lifetimes: Vec<i64>,
 }
 
-type Row = (i64, i64, String, i64, i64, String, Option<String>);
+type Row = (i64, String, i64, i64, String, Option<String>);
 
 pub async fn events(server: &Server) -> Vec<Stored> {
-    let sql = "select stream_number, application, type, occurred_at, recorded_at, body, personal from event \
+    let sql = "select stream_number, type, occurred_at, recorded_at, body, personal from event \
                where stream_kind = 4 order by position";
     let rows: Vec<Row> = server.look_inside().await.rows(sql, &[]).await;
-    let stored = |(session, application, name, occurred_at, recorded_at, body, personal): Row| Stored {
+    let stored = |(session, name, occurred_at, recorded_at, body, personal): Row| Stored {
         session,
-        application,
         name,
         occurred_at,
         recorded_at,
