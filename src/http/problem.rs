@@ -263,7 +263,12 @@ fn default_name(surface: &Surface) -> String {
 /// The default response of a surface; `x-statuses` tells programs which statuses it stands for.
 fn anywhere(surface: &Surface) -> Answer {
     let list: Vec<_> = ANYWHERE.iter().map(|(status, text)| format!("- {status}: {text}")).collect();
-    let description = format!("What any operation may answer:\n\n{}.", list.join(";\n"));
+    // Once is enough: what may go wrong is the same on all surfaces, and only the shape differs.
+    let description = match surface.name {
+        "" => format!("What any operation may answer:\n\n{}.", list.join(";\n")),
+        _ => "What any operation may answer: for the reasons of `Default`, in the shape of this surface."
+            .to_owned(),
+    };
     let statuses = ANYWHERE.map(|(status, _)| status);
     let mut response = ResponseBuilder::new()
         .description(description)

@@ -12,7 +12,8 @@ use super::document::Surfaces;
 use super::surface::Surface;
 
 /// The names of responses that several operations give, by their descriptions.
-const ANSWERS: [(&str, &str); 41] = [
+const ANSWERS: [(&str, &str); 42] = [
+    ("The file; `text/plain` for those who accept that alone.", "Exported"),
     ("The figures.", "FiguresOfWindow"),
     ("A page of it.", "LogPageRead"),
     ("A page of sessions.", "PageOfSessions"),

@@ -74,11 +74,10 @@ impl Drop for UnderWay {
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ExportFormat {
-    /// A JSON object a line, as the list shows it, and at the end `{"manifest":{…}}`.
+    /// A JSON object a line.
     #[default]
     Ndjson,
-    /// RFC 4180, with the names of the columns first. At the end comes a row that begins with `#manifest`. A text that a
-    /// spreadsheet would take for a formula has an apostrophe before it.
+    /// RFC 4180; texts that look like formulas have an apostrophe before them.
     Csv,
 }
 
@@ -90,7 +89,7 @@ pub struct ExportParameters {
     /// What the file is.
     #[param(value_type = ExportFormat, required = false)]
     pub format: Option<String>,
-    /// To go on where an export broke off: the `id` of the last session of it, or the `position` of the last event.
+    /// To go on after this: the last session's `id`, or the last event's `position`.
     pub after: Option<String>,
 }
 
@@ -103,13 +102,12 @@ impl ExportParameters {
 
 /// Export sessions
 ///
-/// All that the list has, in the order of connecting, up to those that had connected when it began; as of then, or with
-/// `asOf`. The manifest says how many lines there are, the log position, and the SHA-256 of all bytes before it: without it,
-/// the file is not whole.
+/// All of the list, by connecting, as of when it began or `asOf`. The last line is a manifest with count, log position and the SHA-256
+/// of all before it.
 #[utoipa::path(get, path = "/api/v1/applications/{applicationId}/sessions/export", operation_id = "agentSessions.export",
     tag = "agentSessions", security(("bearer" = [])),
     params(("applicationId" = Uuid, Path, description = "The application."), StatusParameters, FilterParameters, AsOfParameter, ExportParameters),
-    responses((status = 200, description = "The file; as `text/plain` for those who accept that and neither of the others.", content(
+    responses((status = 200, description = "The file; `text/plain` for those who accept that alone.", content(
         (PlainText = "application/x-ndjson"), (PlainText = "text/csv"), (PlainText = "text/plain"),
     ))))]
 pub async fn sessions(
@@ -124,10 +122,10 @@ pub async fn sessions(
 
 /// Export the organization's sessions
 ///
-/// As exporting an application's, over all applications.
+/// Over all applications.
 #[utoipa::path(get, path = "/api/v1/sessions/export", operation_id = "sessions.export", tag = "agentSessions", security(("bearer" = [])),
     params(("applicationId" = Option<Uuid>, Query, description = "Only this application's."), StatusParameters, FilterParameters, AsOfParameter, ExportParameters),
-    responses((status = 200, description = "The file; as `text/plain` for those who accept that and neither of the others.", content(
+    responses((status = 200, description = "The file; `text/plain` for those who accept that alone.", content(
         (PlainText = "application/x-ndjson"), (PlainText = "text/csv"), (PlainText = "text/plain"),
     ))))]
 pub async fn all_sessions(
@@ -156,7 +154,7 @@ async fn export_sessions(
 
 /// Export events
 ///
-/// All that the list of events has, oldest first, up to what was recorded when it began. The manifest is as that of sessions.
+/// All of the list, oldest first, as of when it began.
 #[utoipa::path(get, path = "/api/v1/events/export", operation_id = "events.export", tag = "events", security(("bearer" = [])),
     params(
         ("applicationId" = Option<Uuid>, Query, description = "Only what happened in this application."),
@@ -166,7 +164,7 @@ async fn export_sessions(
         ("until" = Option<String>, Query, description = "Recorded before this instant.", format = DateTime),
         ExportParameters,
     ),
-    responses((status = 200, description = "The file; as `text/plain` for those who accept that and neither of the others.", content(
+    responses((status = 200, description = "The file; `text/plain` for those who accept that alone.", content(
         (PlainText = "application/x-ndjson"), (PlainText = "text/csv"), (PlainText = "text/plain"),
     ))))]
 pub async fn events(
@@ -182,7 +180,7 @@ pub async fn events(
 
 /// Export a session's history
 ///
-/// All of its events, newest first, as its history shows them. The manifest is as that of sessions.
+/// All of its events, newest first.
 #[utoipa::path(get, path = "/api/v1/applications/{applicationId}/sessions/{sessionId}/history/export",
     operation_id = "agentSessions.exportHistory", tag = "agentSessions", security(("bearer" = [])),
     params(
@@ -191,7 +189,7 @@ pub async fn events(
         ("activity" = Option<bool>, Query, description = "Whether to show activity too."),
         ExportParameters,
     ),
-    responses((status = 200, description = "The file; as `text/plain` for those who accept that and neither of the others.", content(
+    responses((status = 200, description = "The file; `text/plain` for those who accept that alone.", content(
         (PlainText = "application/x-ndjson"), (PlainText = "text/csv"), (PlainText = "text/plain"),
     ))))]
 pub async fn history(
