@@ -223,7 +223,7 @@ async fn a_failed_flush_ends_the_process_and_what_was_acknowledged_before_is_the
     let directory = TempDir::new().unwrap();
     let mut daemon = Daemon::spawn(traced(
         directory.path(),
-        &["-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO:when=60+"],
+        &["-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO:when=90+"],
     ));
     let holder = daemon.operator().await;
     let mut acknowledged = vec![];

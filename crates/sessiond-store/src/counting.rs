@@ -82,10 +82,10 @@ impl Counter {
                     connected.insert(session);
                     unknown.insert(session);
                 }
-                SessionEvent::ActivityRecorded(_) | SessionEvent::Disconnected(_) => {
-                    if !self.traits.contains_key(&session) {
-                        unknown.insert(session);
-                    }
+                SessionEvent::ActivityRecorded(_) | SessionEvent::Disconnected(_)
+                    if !self.traits.contains_key(&session) =>
+                {
+                    unknown.insert(session);
                 }
                 _ => {}
             }
