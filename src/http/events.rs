@@ -129,11 +129,9 @@ impl ToSchema for FeedActor {
 ///
 /// Server-sent events: one per lifecycle event of the application and its sessions, named after its type
 /// (`connected`, `token_renewed`, `expired`, `disconnected`, `revocation_began`, …), `id` its log position, `data` JSON.
-/// Go on with `Last-Event-ID` where you were; nothing is missed. An id that this log never reached, because it was restored
-/// from a backup say, or from which it has let go of something since, is answered with the event `reset`: look at the lists,
-/// what follows is what happens from now on. Ends with
-/// `expired` when the presented credential expires, and with `credential_ended` when it ends otherwise: deleted, given up, its
-/// client archived, its person disabled.
+/// Go on with `Last-Event-ID` where you were; nothing is missed. An id from which nothing can be followed any more is answered with
+/// `reset`: look at the lists, what follows is what happens from now on. Ends with `expired` when the credential expires, and with
+/// `credential_ended` when it ends otherwise.
 #[utoipa::path(get, path = "/api/v1/applications/{applicationId}/sessions/events", operation_id = "agentSessions.events",
     tag = "agentSessions", security(("bearer" = [])),
     params(
@@ -167,11 +165,9 @@ pub async fn application(
 
 /// Follow a session
 ///
-/// Server-sent events of one session, as for an application. The stream of a session that has ended replays its story
-/// and ends after `disconnected`; its own token still opens it. Whoever has seen the end is answered with 204, at which
-/// an `EventSource` stops. Ends with `expired` (an event without an `id`) when the session's token expires, and with
-/// `credential_ended` when the credential that opened it ends otherwise; a session's token does when `renew` puts a new one in
-/// its place.
+/// Server-sent events of one session, as for an application. The stream of a session that has ended replays its story and ends after
+/// `disconnected`; its own token still opens it. Whoever has seen the end is answered with 204. Ends with `expired` when the session's
+/// token expires, and with `credential_ended` when the credential ends otherwise, as by `renew`.
 #[utoipa::path(get, path = "/api/v1/agent-sessions/{sessionId}/events", operation_id = "agent.events", tag = "agent",
     security(("bearer" = [])),
     params(

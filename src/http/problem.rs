@@ -221,18 +221,18 @@ impl Problem {
 /// The responses that any operation with authentication may give. The document has all of them together as the `default` of
 /// their surface.
 const ANYWHERE: [(u16, &str); 12] = [
-    (400, "something in the request is wrong or unknown"),
-    (401, "no valid credential: authenticate again"),
-    (403, "a scope is missing, or the credential is for something else"),
-    (404, "what is named is not there, or not within reach"),
-    (408, "the body took too long to come"),
-    (409, "a request with this `Idempotency-Key` is under way"),
-    (413, "the body is larger than 64 KiB; of many reports at once, than 2 MiB"),
-    (422, "another request came with this `Idempotency-Key`"),
-    (429, "too many requests, or failures to authenticate: come back after `Retry-After` seconds"),
-    (500, "a fault of the service"),
-    (503, "too busy, or about to stop: come back after `Retry-After` seconds"),
-    (507, "the disk is full; nothing was written"),
+    (400, "something is wrong or unknown"),
+    (401, "authenticate again"),
+    (403, "a right is missing"),
+    (404, "not there, or not within reach"),
+    (408, "the body was too slow"),
+    (409, "this `Idempotency-Key` is under way"),
+    (413, "the body is larger than 64 KiB, or 2 MiB of many reports"),
+    (422, "another request had this `Idempotency-Key`"),
+    (429, "too many requests or failures: see `Retry-After`"),
+    (500, "a fault of ours"),
+    (503, "busy or stopping: see `Retry-After`"),
+    (507, "the disk is full"),
 ];
 
 /// Adds to a document the responses that any operation may give, and to its errors the media type for clients that accept
@@ -263,12 +263,7 @@ fn default_name(surface: &Surface) -> String {
 /// The default response of a surface; `x-statuses` tells programs which statuses it stands for.
 fn anywhere(surface: &Surface) -> Answer {
     let list: Vec<_> = ANYWHERE.iter().map(|(status, text)| format!("- {status}: {text}")).collect();
-    // Once is enough: what may go wrong is the same on all surfaces, and only the shape differs.
-    let description = match surface.name {
-        "" => format!("What any operation may answer:\n\n{}.", list.join(";\n")),
-        _ => "What any operation may answer: for the reasons of `Default`, in the shape of this surface."
-            .to_owned(),
-    };
+    let description = format!("What any operation may answer:\n\n{}.", list.join(";\n"));
     let statuses = ANYWHERE.map(|(status, _)| status);
     let mut response = ResponseBuilder::new()
         .description(description)

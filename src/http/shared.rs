@@ -13,7 +13,7 @@ use super::surface::Surface;
 
 /// The names of responses that several operations give, by their descriptions.
 const ANSWERS: [(&str, &str); 42] = [
-    ("The file; `text/plain` for those who accept that alone.", "Exported"),
+    ("The file.", "Exported"),
     ("The figures.", "FiguresOfWindow"),
     ("A page of it.", "LogPageRead"),
     ("A page of sessions.", "PageOfSessions"),
@@ -61,7 +61,8 @@ const ANSWERS: [(&str, &str); 42] = [
 ];
 
 /// The names of parameters that are not the only ones of their name on their surface, by how their descriptions begin.
-const PARAMETERS: [(&str, &str); 6] = [
+const PARAMETERS: [(&str, &str); 7] = [
+    ("Recorded at this instant or later", "RecordedFrom"),
     ("Only these types, separated", "EventTypes"),
     ("Only lines that come after", "LogAfter"),
     ("Most sessions to return.", "SessionLimit"),

@@ -344,9 +344,9 @@ fn of_label(by: Dimension, text: String) -> Named {
 /// The step for whoever names none: some dozens to some hundreds of them.
 fn step_for(span: TimeDelta) -> Step {
     match span.num_hours() {
-        ..=6 => Step::Quarter,
-        ..=336 => Step::Hour,
-        ..=17_568 => Step::Day,
+        hours if hours <= 6 => Step::Quarter,
+        hours if hours <= 336 => Step::Hour,
+        hours if hours <= 17_568 => Step::Day,
         _ => Step::Month,
     }
 }

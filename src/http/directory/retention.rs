@@ -132,10 +132,9 @@ pub async fn get_retention(
 
 /// Set how long the organization keeps things
 ///
-/// What is kept no longer goes a little at a time, and **does not come back**: `dryRun` says how much that would be, and changes
-/// nothing. Of a session that was let go nothing is found any more, and lists, counts and statistics of ended sessions are of
-/// those that are kept; what a media stream has sent in all, and how many a revocation disconnected, stays. The log says how
-/// much went (`sessions_let_go`, `activity_folded`) and still proves the rest.
+/// What is kept no longer goes a little at a time, and **does not come back**: `dryRun` says how much that would be. Of a session that
+/// was let go nothing is found any more; what a media stream has sent in all, and how many a revocation disconnected, stays. The log
+/// says how much went and still proves the rest.
 #[utoipa::path(
     put, path = "/api/v1/organization/retention", operation_id = "retention.set", tag = "retention",
     security(("bearer" = [])),

@@ -107,7 +107,7 @@ impl ExportParameters {
 #[utoipa::path(get, path = "/api/v1/applications/{applicationId}/sessions/export", operation_id = "agentSessions.export",
     tag = "agentSessions", security(("bearer" = [])),
     params(("applicationId" = Uuid, Path, description = "The application."), StatusParameters, FilterParameters, AsOfParameter, ExportParameters),
-    responses((status = 200, description = "The file; `text/plain` for those who accept that alone.", content(
+    responses((status = 200, description = "The file.", content(
         (PlainText = "application/x-ndjson"), (PlainText = "text/csv"), (PlainText = "text/plain"),
     ))))]
 pub async fn sessions(
@@ -125,7 +125,7 @@ pub async fn sessions(
 /// Over all applications.
 #[utoipa::path(get, path = "/api/v1/sessions/export", operation_id = "sessions.export", tag = "agentSessions", security(("bearer" = [])),
     params(("applicationId" = Option<Uuid>, Query, description = "Only this application's."), StatusParameters, FilterParameters, AsOfParameter, ExportParameters),
-    responses((status = 200, description = "The file; `text/plain` for those who accept that alone.", content(
+    responses((status = 200, description = "The file.", content(
         (PlainText = "application/x-ndjson"), (PlainText = "text/csv"), (PlainText = "text/plain"),
     ))))]
 pub async fn all_sessions(
@@ -164,7 +164,7 @@ async fn export_sessions(
         ("until" = Option<String>, Query, description = "Recorded before this instant.", format = DateTime),
         ExportParameters,
     ),
-    responses((status = 200, description = "The file; `text/plain` for those who accept that alone.", content(
+    responses((status = 200, description = "The file.", content(
         (PlainText = "application/x-ndjson"), (PlainText = "text/csv"), (PlainText = "text/plain"),
     ))))]
 pub async fn events(
@@ -189,7 +189,7 @@ pub async fn events(
         ("activity" = Option<bool>, Query, description = "Whether to show activity too."),
         ExportParameters,
     ),
-    responses((status = 200, description = "The file; `text/plain` for those who accept that alone.", content(
+    responses((status = 200, description = "The file.", content(
         (PlainText = "application/x-ndjson"), (PlainText = "text/csv"), (PlainText = "text/plain"),
     ))))]
 pub async fn history(

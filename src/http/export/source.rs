@@ -32,7 +32,7 @@ pub struct Source {
 }
 
 enum What {
-    Sessions(ListQuery),
+    Sessions(Box<ListQuery>),
     Events(EventQuery),
     History { application: Uuid, session: Uuid, activity: bool, before: Option<Position> },
 }
@@ -87,7 +87,7 @@ const EVENT: &[(&str, &str)] = &[
 
 impl Source {
     pub fn sessions(queries: Queries, caller: Caller, query: ListQuery) -> Self {
-        Self::of(queries, caller, What::Sessions(ListQuery { limit: PAGE, ..query }))
+        Self::of(queries, caller, What::Sessions(Box::new(ListQuery { limit: PAGE, ..query })))
     }
 
     pub fn events(queries: Queries, caller: Caller, query: EventQuery) -> Self {

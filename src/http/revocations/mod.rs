@@ -228,10 +228,9 @@ impl From<Progress> for Revocation {
 /// Revoke sessions
 ///
 /// Ends every session that fits the filter, and answers when nothing of them is served any more. Where everything of a
-/// principal, an application or the organization is meant and nothing else is said, its credentials issued before are
-/// barred from the agent side too; with `bar` those of the principals and clients of whatever fits are, and with
-/// `includeKeys` their API keys are revoked. The answer says what was barred and who may come back. With `dryRun` nothing
-/// happens: the answer says how many it would be, shows some, and names whose credentials would be barred.
+/// principal, an application or the organization is meant, its credentials issued before are barred from the agent side too; with
+/// `bar` those of the principals and clients of whatever fits, and with `includeKeys` their API keys. The answer says what was barred.
+/// With `dryRun` nothing happens: it says what it would come to.
 #[utoipa::path(post, path = "/api/v1/revocations", operation_id = "revocations.create", tag = "revocations",
     security(("bearer" = [])),
     params(("dryRun" = Option<bool>, Query, description = "Only tell what it would come to.")),
