@@ -37,9 +37,7 @@ pub struct CreateScheduledRevocation {
     #[schema(nullable = false, format = DateTime)]
     pub at: Option<String>,
     /// Five fields: minute, hour, day of month, month, day of week, by the wall clock of `timeZone`; or `@hourly`, `@daily`,
-    /// `@weekly`, `@monthly`, `@yearly`. Where that clock is put forward, what names an hour that is skipped runs right after
-    /// it; in the hour that comes twice, what is due by the minute or the hour (`*` in one of those fields) runs both times, and
-    /// what names its hours and minutes runs once.
+    /// `@weekly`, `@monthly`, `@yearly`. In an hour that comes twice, `*` runs both times and what is named once.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, example = "0 3 * * *")]
     pub cron: Option<String>,
