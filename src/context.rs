@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
+use sessiond_core::Time;
 use sessiond_core::application::Application;
 use sessiond_core::caller::Caller;
-use sessiond_core::ids::{ApplicationNumber, OrganizationNumber, PrincipalNumber};
+use sessiond_core::ids::{ApplicationNumber, OrganizationNumber, Position, PrincipalNumber};
 use sessiond_core::policy::Policy;
 use sessiond_core::retention::Figures;
 use sessiond_core::streams::Registered;
@@ -80,6 +81,12 @@ impl AppContext {
     /// The number of a principal, which is recorded if it is new.
     pub async fn introduce(&self, introduction: IntroducePrincipal) -> Result<PrincipalNumber, Error> {
         Ok(self.committer.submit(Origin::system(), introduction).await?.outcome)
+    }
+
+    /// When the event at a position was recorded, or the next one that is kept, where there is one.
+    pub async fn recorded_from(&self, position: Position) -> Result<Option<Time>, Error> {
+        let next = self.store.log(Position(position.0 - 1), 1).await?;
+        Ok(next.first().map(|entry| entry.recorded.recorded_at))
     }
 
     /// The public id of an organization.

@@ -20,10 +20,11 @@ use sessiond_store::{Detail, EndedOrder, EndedPage, EndedSince, Entry};
 use uuid::Uuid;
 
 use super::access::other_surface;
+use super::by_number::ByNumber;
 use super::list::{Counts, ListQuery, Page};
 use super::{Queries, SessionQuery, View};
 use crate::error::{Error, Thing};
-use crate::gate::{Order, Slice};
+use crate::gate::Order;
 
 /// How many sessions are looked at together while some are counted or looked for.
 const CHUNK: usize = 1_000;
@@ -72,14 +73,7 @@ struct Search<'caller> {
     applications: Vec<ApplicationNumber>,
     /// Whether those are wanted too that had ended by then.
     ended: bool,
-    descending: bool,
-    after: Option<SessionNumber>,
-}
-
-impl Search<'_> {
-    fn is_within(&self, number: SessionNumber, bound: SessionNumber) -> bool {
-        if self.descending { number >= bound } else { number <= bound }
-    }
+    order: ByNumber,
 }
 
 impl Queries {
@@ -99,7 +93,7 @@ impl Queries {
         let mut search = self.search(caller, &query.filter, query.sort.descending).await?;
         if let Some((_, id)) = query.after {
             let number = self.context.session_number(caller, id).await?;
-            search.after = Some(number.ok_or_else(Error::foreign_cursor)?);
+            search.order.after = Some(number.ok_or_else(Error::foreign_cursor)?);
         }
         // One more than asked for tells whether there is another page.
         let wanted = query.skip + query.limit as usize + 1;
@@ -212,24 +206,20 @@ impl Queries {
                 let message = format!("asOf must be a position of the log from 1 to {tip}, or a time");
                 return Err(Error::field("asOf", message));
             }
-            AsOf::Position(position) => (position, self.recorded_from(position).await?.unwrap_or(now)),
+            AsOf::Position(position) => {
+                (position, self.context.recorded_from(position).await?.unwrap_or(now))
+            }
         };
         let folded = store.folded_to().await?;
         let folded = folded.into_iter().find(|(number, _)| *number == organization.number);
         let exact_from =
             folded.map_or(organization.let_go.up_to, |(_, to)| to.max(organization.let_go.up_to));
         let exact_since = match position < exact_from {
-            true => Some(self.recorded_from(exact_from).await?.unwrap_or(now)),
+            true => Some(self.context.recorded_from(exact_from).await?.unwrap_or(now)),
             false => None,
         };
         let last = store.last_connected(position).await?.unwrap_or_default();
         Ok(Moment { position, time, last, exact_since })
-    }
-
-    /// When the event at a position was recorded, or the next one that is kept.
-    async fn recorded_from(&self, position: Position) -> Result<Option<Time>, Error> {
-        let next = self.context.store.log(Position(position.0 - 1), 1).await?;
-        Ok(next.first().map(|entry| entry.recorded.recorded_at))
     }
 
     async fn search<'caller>(
@@ -255,7 +245,7 @@ impl Queries {
         };
         let applications = self.searched(caller, &filter);
         let ended = filter.has_status(DerivedStatus::Disconnected);
-        Ok(Search { caller, fixed, moving, applications, ended, descending, after: None })
+        Ok(Search { caller, fixed, moving, applications, ended, order: ByNumber { descending, after: None } })
     }
 
     /// Looks at the next sessions, about so many: which of them fitted, and whether there are no more.
@@ -281,10 +271,10 @@ impl Queries {
             self.fold(&mut found, moment).await?;
         }
         found.retain(|one| search.moving.fits(&one.then, &Facts::default(), moment.time));
-        if search.descending {
+        if search.order.descending {
             found.reverse();
         }
-        search.after = bound;
+        search.order.after = bound;
         Ok((found, bound.is_none()))
     }
 
@@ -307,40 +297,22 @@ impl Queries {
             let rows = self.ended_then(search, moment, *application, limit).await?;
             bounds.extend(rows.last().filter(|_| rows.len() == limit).map(|row| row.session.number));
             for row in rows {
-                let facts = Facts {
-                    hostname: row.detail.hostname.as_deref(),
-                    client: row.detail.client.as_deref(),
-                    seen_at: None,
-                };
-                if search.fixed.fits(&row.session, &facts, moment.time) {
+                if search.fixed.fits(&row.session, &row.facts(), moment.time) {
                     let candidate = Candidate { session: row.session, detail: Some(row.detail) };
                     candidates.insert(candidate.session.number, candidate);
                 }
             }
         }
-        let bound = if search.descending { bounds.into_iter().max() } else { bounds.into_iter().min() };
+        let bound = search.order.nearest(bounds);
         if let Some(bound) = bound {
-            candidates.retain(|number, _| search.is_within(*number, bound));
+            candidates.retain(|number, _| search.order.is_within(*number, bound));
         }
         Ok((candidates, bound))
     }
 
     /// The next sessions that are open now and had connected by then.
     fn open_then(&self, search: &Search<'_>, moment: &Moment, limit: usize) -> Vec<Session> {
-        let last = SessionNumber(moment.last.0 + 1);
-        let after = match search.after {
-            Some(after) if search.descending => Some(after.min(last)),
-            None if search.descending => Some(last),
-            after => after,
-        };
-        // The numbers alone say what comes after: they are in the order of the times.
-        let time = if search.descending { Time::MAX_UTC } else { Time::MIN_UTC };
-        let slice = Slice {
-            order: Order::Connected,
-            descending: search.descending,
-            after: after.map(|number| (time, number)),
-            limit,
-        };
+        let slice = search.order.slice(search.order.after_up_to(moment.last), limit);
         let known = self.context.gate.known();
         let open = known.page(search.caller.organization, &search.fixed, &slice, moment.time);
         let by_then = open.into_iter().take_while(|(_, number)| *number <= moment.last);
@@ -361,21 +333,19 @@ impl Queries {
             let page = EndedSince {
                 application,
                 at: moment.position,
-                descending: search.descending,
-                after: search.after,
+                descending: search.order.descending,
+                after: search.order.after,
                 last: moment.last,
                 limit,
             };
             return Ok(store.ended_since(&page).await?);
         }
-        let last = SessionNumber(moment.last.0 + 1);
-        let after =
-            if search.descending { Some(search.after.unwrap_or(last).min(last)) } else { search.after };
+        let after = search.order.after_up_to(moment.last);
         let page = EndedPage {
             application,
             filter: &search.fixed,
             order: EndedOrder::Connected,
-            descending: search.descending,
+            descending: search.order.descending,
             after: after.map(|number| (Time::default(), number)),
             limit,
         };

@@ -6,6 +6,7 @@ mod admission;
 mod as_of;
 mod bar;
 mod bars;
+mod by_number;
 mod connect;
 mod gateway_sessions;
 mod history;

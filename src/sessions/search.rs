@@ -6,17 +6,18 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use sessiond_core::Time;
 use sessiond_core::caller::Caller;
-use sessiond_core::filter::{Facts, Filter};
+use sessiond_core::filter::Filter;
 use sessiond_core::ids::{ApplicationNumber, PrincipalNumber, SessionNumber};
 use sessiond_core::relation::Acquaintance;
 use sessiond_core::status::{DerivedStatus, derived_status};
 use sessiond_store::{FoundBy, Postings, PrincipalRow, SessionRow};
 
+use super::by_number::ByNumber;
 use super::list::{Counts, ListQuery, Page};
 use super::word_query::WordQuery;
 use super::{Queries, SessionQuery};
 use crate::error::Error;
-use crate::gate::{Order, Slice};
+use crate::gate::Order;
 
 /// How many sessions are looked at together, at most and at least.
 const CHUNK: usize = 1_000;
@@ -44,8 +45,7 @@ struct WordSearch<'query> {
     filter: Filter,
     applications: Vec<ApplicationNumber>,
     leads: Leads,
-    descending: bool,
-    after: Option<SessionNumber>,
+    order: ByNumber,
     /// Whether those are wanted too that have ended.
     ended: bool,
     /// Whether the caller may find sessions by whose they are.
@@ -61,27 +61,6 @@ struct Match {
 }
 
 impl WordSearch<'_> {
-    fn is_within(&self, number: SessionNumber, bound: SessionNumber) -> bool {
-        if self.descending { number >= bound } else { number <= bound }
-    }
-
-    fn slice(&self, after: Option<SessionNumber>, limit: usize) -> Slice {
-        // The numbers alone say what comes after: they are in the order of the times.
-        let time = if self.descending { Time::MAX_UTC } else { Time::MIN_UTC };
-        let after = after.map(|number| (time, number));
-        Slice { order: Order::Connected, descending: self.descending, after, limit }
-    }
-
-    /// The nearest of the last numbers of lists that may go on: up to it nothing is missing.
-    fn nearest(&self, bounds: Vec<SessionNumber>) -> Option<SessionNumber> {
-        if self.descending { bounds.into_iter().max() } else { bounds.into_iter().min() }
-    }
-
-    /// The furthest number of a list.
-    fn furthest(&self, list: &[SessionNumber]) -> Option<SessionNumber> {
-        if self.descending { list.iter().min().copied() } else { list.iter().max().copied() }
-    }
-
     /// What each application is asked for.
     fn asked(&self) -> Vec<(ApplicationNumber, FoundBy<'_>)> {
         let words = self.leads.words.iter();
@@ -128,7 +107,7 @@ impl Queries {
         let mut search = self.word_search(caller, &query.filter, words, query.sort.descending).await?;
         if let Some((_, id)) = query.after {
             let number = self.context.session_number(caller, id).await?;
-            search.after = Some(number.ok_or_else(Error::foreign_cursor)?);
+            search.order.after = Some(number.ok_or_else(Error::foreign_cursor)?);
         }
         // One more than asked for tells whether there is another page.
         let wanted = query.skip + query.limit as usize + 1;
@@ -191,8 +170,7 @@ impl Queries {
             words,
             applications: self.searched(caller, &filter),
             leads: Leads::default(),
-            descending,
-            after: None,
+            order: ByNumber { descending, after: None },
             ended: filter.has_status(DerivedStatus::Disconnected),
             by_people: caller.acquaintance() == Acquaintance::Everybody,
             filter,
@@ -313,18 +291,19 @@ impl Queries {
         }
         let (candidates, bound) = self.led_to(search, limit.clamp(SMALLEST_CHUNK, CHUNK)).await?;
         let found = self.matches(search, candidates).await?;
-        search.after = bound;
+        search.order.after = bound;
         Ok((found, bound.is_none()))
     }
 
     /// Passes over what lies before the next open session that fits, whatever it is called; there may be none.
     fn skip_to_open(&self, search: &mut WordSearch<'_>) -> bool {
         let now = self.context.clock.now();
-        let slice = search.slice(search.after, 1);
+        let slice = search.order.slice(search.order.after, 1);
         let known = self.context.gate.known_at(now);
         let next = known.page(search.caller.organization, &search.filter, &slice, now);
         let Some((_, next)) = next.first().copied() else { return false };
-        search.after = Some(SessionNumber(if search.descending { next.0 + 1 } else { next.0 - 1 }));
+        search.order.after =
+            Some(SessionNumber(if search.order.descending { next.0 + 1 } else { next.0 - 1 }));
         true
     }
 
@@ -338,22 +317,22 @@ impl Queries {
         let mut bounds = Vec::new();
         // Memory first: what ends in between is then found twice, not missed.
         let open = self.open_led_to(search, limit);
-        bounds.extend(search.furthest(&open).filter(|_| open.len() >= limit));
+        bounds.extend(search.order.furthest(&open).filter(|_| open.len() >= limit));
         numbers.extend(open);
         let asked = search.asked();
         let count: usize = asked.iter().map(|(_, by)| lists(*by)).sum();
         let each = (2 * limit / count.max(1)).clamp(8, limit);
         for (application, by) in asked {
-            let (descending, after) = (search.descending, search.after);
+            let (descending, after) = (search.order.descending, search.order.after);
             let page = Postings { application, by, descending, after, limit: each };
             for list in self.context.store.postings(&page).await? {
-                bounds.extend(search.furthest(&list).filter(|_| list.len() == each));
+                bounds.extend(search.order.furthest(&list).filter(|_| list.len() == each));
                 numbers.extend(list);
             }
         }
-        let bound = search.nearest(bounds);
+        let bound = search.order.nearest(bounds);
         if let Some(bound) = bound {
-            numbers.retain(|number| search.is_within(*number, bound));
+            numbers.retain(|number| search.order.is_within(*number, bound));
         }
         Ok((numbers, bound))
     }
@@ -370,21 +349,26 @@ impl Queries {
         let all = Filter { applications: search.applications.clone(), ..Filter::default() };
         if !search.leads.principals.is_empty() {
             let of_people = Filter { principals: search.leads.principals.clone(), ..all.clone() };
-            lists.push(known.page(organization, &of_people, &search.slice(search.after, limit), now));
+            lists.push(known.page(
+                organization,
+                &of_people,
+                &search.order.slice(search.order.after, limit),
+                now,
+            ));
         }
         if let Some((first, last)) = search.leads.numbers {
             let (first, last) = (SessionNumber(first.0 - 1), SessionNumber(last.0 + 1));
-            let after = match search.after {
-                Some(after) if search.descending => after.min(last),
+            let after = match search.order.after {
+                Some(after) if search.order.descending => after.min(last),
                 Some(after) => after.max(first),
-                None if search.descending => last,
+                None if search.order.descending => last,
                 None => first,
             };
-            let page = known.page(organization, &all, &search.slice(Some(after), limit), now);
+            let page = known.page(organization, &all, &search.order.slice(Some(after), limit), now);
             lists.push(page.into_iter().filter(|(_, number)| first < *number && *number < last).collect());
         }
         let numbers: BTreeSet<_> = lists.into_iter().flatten().map(|(_, number)| number).collect();
-        match search.descending {
+        match search.order.descending {
             true => numbers.into_iter().rev().take(limit).collect(),
             false => numbers.into_iter().take(limit).collect(),
         }
@@ -408,12 +392,12 @@ impl Queries {
         let mut rows = self.context.store.sessions(&looked_at).await?;
         rows.retain(|row| match open.get(&row.session.number) {
             Some(_) => true,
-            None => row.session.ended.is_some() && search.filter.fits(&row.session, &facts(row), now),
+            None => row.session.ended.is_some() && search.filter.fits(&row.session, &row.facts(), now),
         });
         let people = self.people_of(search, &rows).await?;
         rows.retain(|row| search.words.fits(row, people.get(&row.session.principal)));
         rows.sort_unstable_by_key(|row| row.session.number);
-        if search.descending {
+        if search.order.descending {
             rows.reverse();
         }
         let matched = rows.into_iter().map(|row| {
@@ -457,10 +441,6 @@ impl Queries {
         let people = self.context.store.principals_numbered(&numbers).await?;
         Ok(people.into_iter().map(|row| (row.principal.number, row)).collect())
     }
-}
-
-fn facts(row: &SessionRow) -> Facts<'_> {
-    Facts { hostname: row.detail.hostname.as_deref(), client: row.detail.client.as_deref(), seen_at: None }
 }
 
 fn not_then() -> Error {

@@ -71,11 +71,14 @@ impl AppContext {
 
     /// Shows a session without any names as it was at an instant.
     pub(super) fn view_at(&self, session: Session, detail: Detail, at: Time) -> View {
-        let derived = derived_status(&session, None, at);
-        View { derived, ..self.as_shown(session, None, detail) }
+        self.as_shown_at(session, None, detail, at)
     }
 
     fn as_shown(&self, session: Session, seen_at: Option<Time>, detail: Detail) -> View {
+        self.as_shown_at(session, seen_at, detail, self.clock.now())
+    }
+
+    fn as_shown_at(&self, session: Session, seen_at: Option<Time>, detail: Detail, at: Time) -> View {
         let known = self.gate.known();
         View {
             application_id: known.application_id(session.application),
@@ -83,7 +86,7 @@ impl AppContext {
             principal: PersonNamed { id: known.principal_id(session.principal), ..PersonNamed::default() },
             end: None,
             last_active_at: seen_at.map_or(session.last_active_at, |seen| seen.max(session.last_active_at)),
-            derived: derived_status(&session, seen_at, self.clock.now()),
+            derived: derived_status(&session, seen_at, at),
             session,
             detail,
         }

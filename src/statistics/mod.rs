@@ -9,7 +9,6 @@ use std::time::Duration;
 use metrics::gauge;
 pub use question::{Answered, Named, Question, ShownGroup};
 use sessiond_core::Time;
-use sessiond_core::ids::Position;
 use sessiond_store::counting::Counter;
 use sessiond_store::{CountedTo, SideWrite};
 use tokio::sync::Notify;
@@ -102,18 +101,12 @@ impl Statistics {
                 return Ok(Counted { to, as_of, behind: chrono::TimeDelta::zero() });
             }
             if Instant::now() >= until {
-                let (as_of, now) = (self.recorded_at(to.position).await?, self.context.clock.now());
+                let (as_of, now) = (self.context.recorded_from(to.position).await?, self.context.clock.now());
                 let as_of = as_of.unwrap_or(now);
                 return Ok(Counted { to, as_of, behind: now - as_of });
             }
             self.asked.notify_one();
             tokio::time::sleep(LOOK).await;
         }
-    }
-
-    /// When the event at a position was recorded, or the next one that is kept.
-    async fn recorded_at(&self, position: Position) -> Result<Option<Time>, Error> {
-        let next = self.context.store.log(Position(position.0 - 1), 1).await?;
-        Ok(next.first().map(|entry| entry.recorded.recorded_at))
     }
 }

@@ -200,7 +200,7 @@ impl Statistics {
             return Ok(None);
         }
         let next = Position(counted.to.exact_after.0 + 1);
-        let since = self.recorded_at(next).await?.unwrap_or(counted.as_of);
+        let since = self.context.recorded_from(next).await?.unwrap_or(counted.as_of);
         let begin = sessiond_core::statistics::window::begin_of(asked.window.begin());
         Ok(Some(since).filter(|since| *since > begin))
     }

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use sessiond_core::ids::{ApplicationNumber, SessionNumber};
+use sessiond_core::ids::{ApplicationNumber, Position, SessionNumber};
 use sessiond_core::session::Session;
 
 use crate::StoreError;
@@ -84,6 +84,51 @@ pub(crate) trait Looked: Send + Sync {
         range: (i64, i64),
         limit: usize,
     ) -> Result<Vec<i64>, StoreError>;
+
+    /// The last session up to a number, whosever it is, and the position at which it connected.
+    async fn last_up_to(&self, number: i64) -> Result<Option<(i64, i64)>, StoreError>;
+
+    /// How many sessions of an application there are in blocks of a level, from one to another; of level 0, with such numbers.
+    async fn counted(
+        &self,
+        application: ApplicationNumber,
+        level: i64,
+        range: (i64, i64),
+    ) -> Result<i64, StoreError>;
+}
+
+/// The last session that had connected at a position: the order of numbers is the order in which they connected.
+pub(crate) async fn last_connected(
+    looked: &impl Looked,
+    at: Position,
+) -> Result<Option<SessionNumber>, StoreError> {
+    let (mut known, mut low) = (None, 0);
+    let mut beyond = looked.last_up_to(i64::MAX).await?.map_or(0, |(number, _)| number) + 1;
+    while low < beyond {
+        let middle = low + (beyond - low) / 2;
+        match looked.last_up_to(middle).await? {
+            Some((number, connected)) if connected > at.0 => beyond = number,
+            Some((number, _)) => {
+                known = Some(SessionNumber(number));
+                low = middle + 1;
+            }
+            None => low = middle + 1,
+        }
+    }
+    Ok(known)
+}
+
+/// How many sessions of an application there are up to a number.
+pub(crate) async fn sessions_up_to(
+    looked: &impl Looked,
+    application: ApplicationNumber,
+    last: SessionNumber,
+) -> Result<u64, StoreError> {
+    let mut count = 0;
+    for (level, first, last) in covering_up_to(last) {
+        count += looked.counted(application, level, (first, last)).await?.unsigned_abs();
+    }
+    Ok(count)
 }
 
 /// The numbers of sessions that have ended since a position.
@@ -127,7 +172,7 @@ pub(crate) async fn ended_since(
 
 /// The blocks that hold exactly the numbers up to one, and the numbers beyond them up to it: `(level, first, last)` each, where
 /// level 0 is of numbers.
-pub(crate) fn covering_up_to(last: SessionNumber) -> Vec<(i64, i64, i64)> {
+fn covering_up_to(last: SessionNumber) -> Vec<(i64, i64, i64)> {
     let beyond = last.0 + 1;
     let mut parts = vec![(LEVELS, 0, block_of(beyond, LEVELS) - 1)];
     for level in (0..LEVELS).rev() {

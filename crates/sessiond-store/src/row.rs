@@ -7,6 +7,7 @@ use sessiond_core::chain::body_digest;
 use sessiond_core::change::{Change, KeyHashes};
 pub use sessiond_core::delivery::{Delivery, DeliveryStatus};
 use sessiond_core::event::Recorded;
+use sessiond_core::filter::Facts;
 use sessiond_core::idempotency::RecordedOutcome;
 use sessiond_core::ids::{
     ApplicationNumber, Head, OrganizationNumber, Position, PrincipalNumber, SessionNumber, StreamKind,
@@ -245,6 +246,14 @@ impl Detail {
 pub struct SessionRow {
     pub session: Session,
     pub detail: Detail,
+}
+
+impl SessionRow {
+    /// What a filter asks of it beyond its fold.
+    pub fn facts(&self) -> Facts<'_> {
+        let detail = &self.detail;
+        Facts { hostname: detail.hostname.as_deref(), client: detail.client.as_deref(), seen_at: None }
+    }
 }
 
 /// A write that is not an event: secrets, people, deliveries, outcomes. Nothing of it can be made again from the log, so

@@ -60,17 +60,13 @@ impl File {
         self.send(false)
     }
 
-    /// Adds the manifest; returns what is still to be sent.
+    /// Adds the manifest, after at least one page; returns what is still to be sent.
     pub fn end(mut self) -> io::Result<Bytes> {
-        // What there is of a page that never came: the names of the columns of an empty table.
-        self.sha256.update(&self.text);
-        let sent = std::mem::take(&mut self.text);
         let manifest = json!({
             "count": self.count,
             "position": self.position,
-            "sha256": hex::encode(self.sha256.clone().finalize()),
+            "sha256": hex::encode(std::mem::take(&mut self.sha256).finalize()),
         });
-        self.text = sent;
         match self.format {
             ExportFormat::Ndjson => {
                 serde_json::to_writer(&mut self.text, &json!({ "manifest": manifest }))?;

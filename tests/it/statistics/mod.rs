@@ -6,21 +6,8 @@ use chrono::{DateTime, TimeDelta, Timelike, Utc};
 use chrono_tz::Tz;
 use serde_json::{Value, json};
 
-use crate::support::{Agent, Holder, Server, rounds};
+use crate::support::{Agent, Dice, Holder, Server, rounds};
 use slow::{Stored, compare, count, events, groups, milliseconds};
-
-/// SplitMix64: the same history for the same seed.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % sides
-    }
-}
 
 fn instant(milliseconds: i64) -> String {
     DateTime::<Utc>::from_timestamp_millis(milliseconds)
@@ -195,7 +182,7 @@ async fn statistics_equal_an_independent_count_whatever_happened_and_whatever_is
         assert_eq!(own["totals"], ask(&operator, &query).await["totals"]);
         // After a restart nothing is counted twice, and what is over has not changed.
         let before = ask(&operator, &query).await;
-        let ahead = (server.clock.now() - Utc::now()).num_seconds();
+        let ahead = (server.clock.now() - sessiond::clock::Clock::system().now()).num_seconds();
         let server = server.restart_after(ahead + 60).await;
         let operator = server.operator().await;
         let after = ask(&operator, &query).await;

@@ -9,10 +9,10 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 
 use super::base::{Base, Opens};
-use super::history::{Dice, Player};
+use super::history::Player;
 use crate::support::postgres::Database;
-use crate::support::rounds;
 use crate::support::store::has_no_file;
+use crate::support::{Dice, rounds};
 
 /// Tables of which each store has its own rows: how far housekeeping has come, and what only a server has.
 const OWN: [&str; 8] =

@@ -36,20 +36,7 @@ use sessiond_store::SideWrite;
 use uuid::Uuid;
 
 use super::base::{Base, ORGANIZATION, Opens, Running, application, beginning};
-use crate::support::Inside;
-
-/// SplitMix64: the same history for the same seed.
-pub(super) struct Dice(u64);
-
-impl Dice {
-    pub(super) fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % sides
-    }
-}
+use crate::support::{Dice, Inside};
 
 /// What an operation came to, as far as later ones build on it.
 pub(super) enum Came {

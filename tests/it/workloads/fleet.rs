@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use serde_json::json;
 
 use super::{Key, id_of};
-use crate::support::Server;
+use crate::support::{Dice, Server};
 
 /// What came of a session, as far as those who run it know.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,19 +29,6 @@ struct Job {
 
 const PHASES: [&str; 3] = ["queued", "launching", "running"];
 const OUTCOMES: [&str; 3] = ["finished", "failed", "crashed"];
-
-/// The same numbers each time (SplitMix64).
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((mixed ^ (mixed >> 31)) % sides).unwrap()
-    }
-}
 
 impl Job {
     async fn begin(key: &Key, task: bool, phase: usize) -> Self {
@@ -159,10 +146,10 @@ async fn hundreds_of_sessions_live_and_end_as_reported_whatever_restarts_in_betw
     let mut key = server.key(&["session"]).await;
     let (mut dice, mut jobs) = (Dice(7), Vec::<Job>::new());
     for round in 0..5 {
-        let new: Vec<_> = (0..80).map(|number| (number % 3 > 0, dice.roll(2))).collect();
+        let new: Vec<_> = (0..80).map(|number| (number % 3 > 0, dice.pick(2))).collect();
         jobs.extend(join_all(new.iter().map(|(task, phase)| Job::begin(&key, *task, *phase))).await);
         for _ in 0..3 {
-            let rolled: Vec<_> = jobs.iter().map(|_| (dice.roll(10), dice.roll(3))).collect();
+            let rolled: Vec<_> = jobs.iter().map(|_| (dice.pick(10), dice.pick(3))).collect();
             let lives = jobs.into_iter().zip(rolled).map(|(job, rolled)| job.live(key.clone(), rolled));
             jobs = join_all(lives).await;
         }

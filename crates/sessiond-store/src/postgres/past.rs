@@ -35,26 +35,7 @@ const BLOCK: &str = "insert into session_block (application, level, block, sessi
 #[async_trait]
 impl Past for PgStore {
     async fn last_connected(&self, at: Position) -> Result<Option<SessionNumber>, StoreError> {
-        let sql =
-            "select number, connected_head from session where number <= $1 order by number desc limit 1";
-        let found = async |number: i64| -> Result<Option<(i64, i64)>, StoreError> {
-            Ok(sqlx::query_as(sql).bind(number).fetch_optional(&self.pool).await?)
-        };
-        // The order of numbers is the order in which they connected.
-        let (mut known, mut beyond) = (None, found(i64::MAX).await?.map_or(0, |(number, _)| number) + 1);
-        let mut low = 0;
-        while low < beyond {
-            let middle = low + (beyond - low) / 2;
-            match found(middle).await? {
-                Some((number, head)) if head > at.0 => beyond = number,
-                Some((number, _)) => {
-                    known = Some(SessionNumber(number));
-                    low = middle + 1;
-                }
-                None => low = middle + 1,
-            }
-        }
-        Ok(known)
+        blocks::last_connected(self, at).await
     }
 
     async fn ended_since(&self, page: &EndedSince) -> Result<Vec<SessionRow>, StoreError> {
@@ -66,22 +47,7 @@ impl Past for PgStore {
         application: ApplicationNumber,
         last: SessionNumber,
     ) -> Result<u64, StoreError> {
-        let mut count = 0;
-        for (level, first, last) in blocks::covering_up_to(last) {
-            let part: i64 = if level == 0 {
-                let sql =
-                    "select count(*) from session where number >= $1 and number <= $2 and application = $3";
-                let query = sqlx::query_scalar(sql).bind(first).bind(last).bind(application.0);
-                query.fetch_one(&self.pool).await?
-            } else {
-                let sql = "select coalesce(sum(sessions), 0)::bigint from session_block \
-                           where application = $1 and level = $2 and block >= $3 and block <= $4";
-                let query = sqlx::query_scalar(sql).bind(application.0).bind(level).bind(first).bind(last);
-                query.fetch_one(&self.pool).await?
-            };
-            count += part.unsigned_abs();
-        }
-        Ok(count)
+        blocks::sessions_up_to(self, application, last).await
     }
 
     async fn earlier_states(
@@ -164,6 +130,29 @@ impl Looked for PgStore {
         let query = sqlx::query_scalar(AssertSqlSafe(sql)).bind(page.application.0).bind(page.at.0);
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         Ok(query.bind(first).bind(last).bind(limit).fetch_all(&self.pool).await?)
+    }
+
+    async fn last_up_to(&self, number: i64) -> Result<Option<(i64, i64)>, StoreError> {
+        let sql =
+            "select number, connected_head from session where number <= $1 order by number desc limit 1";
+        Ok(sqlx::query_as(sql).bind(number).fetch_optional(&self.pool).await?)
+    }
+
+    async fn counted(
+        &self,
+        application: ApplicationNumber,
+        level: i64,
+        (first, last): (i64, i64),
+    ) -> Result<i64, StoreError> {
+        if level == 0 {
+            let sql = "select count(*) from session where number >= $1 and number <= $2 and application = $3";
+            let query = sqlx::query_scalar(sql).bind(first).bind(last).bind(application.0);
+            return Ok(query.fetch_one(&self.pool).await?);
+        }
+        let sql = "select coalesce(sum(sessions), 0)::bigint from session_block \
+                   where application = $1 and level = $2 and block >= $3 and block <= $4";
+        let query = sqlx::query_scalar(sql).bind(application.0).bind(level).bind(first).bind(last);
+        Ok(query.fetch_one(&self.pool).await?)
     }
 }
 
